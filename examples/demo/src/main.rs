@@ -1,0 +1,2 @@
+//! Passhold.
+fn main() {}
