@@ -1,1 +1,23 @@
-//! Passhold.
+//! What a Passhold vault is: accounts, PIN policy, WebAuthn ceremonies and the sealed container.
+//!
+//! No TPM, clock, socket or environment in here: keys come through [`keystore::KeyStore`],
+//! randomness, time and consent as arguments. `tpm-backend` is the key store that ships.
+//!
+//! A [`Vault`] is opened without the PIN and lists its passkeys; [`Vault::unlock`] proves the PIN to
+//! the TPM and yields an [`Unlocked`] vault, which one operation consumes.
+
+pub mod container;
+pub mod keystore;
+pub mod pin;
+mod vault;
+pub mod webauthn;
+
+pub use vault::{CeremonyError, OpenError, TriesLeft, UnlockError, Unlocked, Vault, VaultError, setup, wipe};
+
+/// 32 secret bytes: redacted in `Debug`, zeroized on drop, neither `Clone` nor `Serialize`.
+pub type Secret = secrecy::SecretBox<[u8; 32]>;
+
+/// Fills a new secret in place.
+pub fn secret_from(fill: impl FnOnce(&mut [u8; 32])) -> Secret {
+    Secret::init_with_mut(fill)
+}

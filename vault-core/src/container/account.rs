@@ -1,0 +1,66 @@
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    keystore::{KeyBlob, PublicKey},
+    webauthn::{CredentialId, RpId, UserHandle},
+};
+
+/// A passkey's number in its vault; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct AccountId(pub(crate) i64);
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for AccountId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        s.parse().map(Self)
+    }
+}
+
+/// A passkey, as it is sealed in its row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The relying party it signs in to.
+    pub rp_id: RpId,
+    /// The relying party's name for itself.
+    pub rp_name: String,
+    /// The relying party's identifier for the account.
+    pub user_handle: UserHandle,
+    /// Such as `alice@example.org`.
+    pub user_name: String,
+    /// Such as `Alice`.
+    pub display_name: String,
+    /// A name that the person gave it.
+    pub label: Option<String>,
+    /// The credential ID.
+    pub credential_id: CredentialId,
+    /// The wrapped key.
+    pub key: KeyBlob,
+    /// Its public half: a compressed SEC1 point.
+    #[serde(with = "serde_bytes")]
+    pub(crate) public_key: Vec<u8>,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
+impl Account {
+    /// Its public key; `None` if the stored one is no point of P-256.
+    #[must_use]
+    pub fn public_key(&self) -> Option<PublicKey> {
+        PublicKey::from_sec1_bytes(&self.public_key).ok()
+    }
+
+    /// The name to show: the person's own, else the relying party's for the account.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.label.as_deref().unwrap_or(&self.user_name)
+    }
+}

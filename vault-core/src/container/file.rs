@@ -1,0 +1,245 @@
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
+
+use super::{
+    ContainerError, Damage,
+    header::{Header, State},
+    seal::Sealer,
+    store::Store,
+    tree,
+};
+use crate::keystore::{Anchor, ContainerKey, TpmKind};
+
+/// The database's name in the vault's folder.
+pub const VAULT_FILE: &str = "vault.db";
+/// The lock's name in the vault's folder.
+pub const LOCK_FILE: &str = "lock";
+/// Where a container is made before it gets its name.
+const DRAFT_FILE: &str = "vault.db.draft";
+
+/// "Pass" in `SQLite`'s `application_id`.
+const APPLICATION_ID: i64 = 0x5061_7373;
+const FORMAT: i64 = 1;
+
+/// Rows of `tries` are Passhold's own count of wrong PINs: a hint for the prompt, not authenticated,
+/// because the TPM decides.
+const SCHEMA: &str = "
+CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 0), vault_id BLOB NOT NULL, state TEXT NOT NULL, anchor BLOB NOT NULL, kind TEXT NOT NULL, generation INTEGER NOT NULL, root BLOB NOT NULL, mac BLOB NOT NULL) STRICT;
+CREATE TABLE passkey (id INTEGER PRIMARY KEY AUTOINCREMENT, bucket INTEGER NOT NULL, rp_tag BLOB NOT NULL, sealed BLOB NOT NULL) STRICT;
+CREATE INDEX passkey_by_bucket ON passkey (bucket);
+CREATE TABLE tree (node INTEGER PRIMARY KEY, children BLOB NOT NULL) STRICT;
+CREATE TABLE tries (id INTEGER PRIMARY KEY CHECK (id = 0), wrong INTEGER NOT NULL) STRICT;";
+
+/// A locked folder without a vault.
+#[derive(Debug)]
+pub struct Vacancy {
+    dir: PathBuf,
+    lock: File,
+}
+
+impl Vacancy {
+    /// Makes `dir` with mode 0700 if it is missing, and locks it.
+    pub fn reserve(dir: &Path) -> Result<Self, ContainerError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| io_error(dir, source))?;
+        let vacancy = Self { dir: dir.to_owned(), lock: lock(dir)? };
+        if vault_exists(dir)? { Err(ContainerError::Exists { dir: dir.to_owned() }) } else { Ok(vacancy) }
+    }
+
+    /// Makes a container in state [`State::Provisioning`], recording what set-up is about to make in
+    /// the TPM so that a crash can be undone. It appears under its name only when it is whole.
+    pub fn create(
+        &self,
+        vault_id: [u8; 16],
+        anchor: &Anchor,
+        key: &ContainerKey,
+    ) -> Result<Container, ContainerError> {
+        let (path, draft) = (self.dir.join(VAULT_FILE), self.dir.join(DRAFT_FILE));
+        remove_database(&draft)?;
+        let mut options = OpenOptions::new();
+        options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&draft)
+            .map_err(|source| io_error(&draft, source))?;
+        let db = connect(&draft)?;
+        let tx = db.unchecked_transaction()?;
+        tx.execute_batch(SCHEMA)?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.pragma_update(None, "user_version", FORMAT)?;
+        let (state, kind) = (State::Provisioning, TpmKind::Software);
+        let header =
+            Header { vault_id, state, anchor: anchor.clone(), kind, generation: 0, root: tree::EMPTY };
+        header.store(&tx, header.mac(&Sealer::new(key)))?;
+        tx.commit()?;
+        db.close().map_err(|(_, e)| e)?;
+        fs::rename(&draft, &path).map_err(|source| io_error(&path, source))?;
+        sync(&self.dir)?;
+        let lock = self.lock.try_clone().map_err(|source| io_error(&self.dir, source))?;
+        Ok(Container { db: connect(&path)?, dir: self.dir.clone(), lock })
+    }
+}
+
+/// A locked container whose key has not been had yet: only the header can be read, unauthenticated.
+#[derive(Debug)]
+pub struct Container {
+    pub(super) db: Connection,
+    dir: PathBuf,
+    // Held until the container is dropped: one process at a time.
+    lock: File,
+}
+
+impl Container {
+    /// Opens and locks the container in `dir`.
+    pub fn open(dir: &Path) -> Result<Self, ContainerError> {
+        let path = dir.join(VAULT_FILE);
+        if !vault_exists(dir)? {
+            return Err(ContainerError::NotFound { dir: dir.to_owned() });
+        }
+        let lock = lock(dir)?;
+        let db = connect(&path)?;
+        check_format(&db, &path)?;
+        Ok(Self { db, dir: dir.to_owned(), lock })
+    }
+
+    /// Where the vault is in its life; unauthenticated.
+    pub fn state(&self) -> Result<State, ContainerError> {
+        Ok(Header::load(&self.db)?.0.state)
+    }
+
+    /// How to find the vault's objects in the TPM; unauthenticated.
+    pub fn anchor(&self) -> Result<Anchor, ContainerError> {
+        Ok(Header::load(&self.db)?.0.anchor)
+    }
+
+    /// Marks set-up as finished.
+    pub fn activate(&self, kind: TpmKind, key: &ContainerKey) -> Result<(), ContainerError> {
+        let (mut header, _) = Header::load(&self.db)?;
+        (header.state, header.kind) = (State::Active, kind);
+        header.store(&self.db, header.mac(&Sealer::new(key)))
+    }
+
+    /// Authenticates the header and opens the rows for use.
+    pub fn unseal(self, key: &ContainerKey) -> Result<Store, ContainerError> {
+        let sealer = Sealer::new(key);
+        let (header, mac) = Header::load(&self.db)?;
+        if header.mac(&sealer) != mac {
+            return Err(Damage::Header.into());
+        }
+        Ok(Store::new(self, header, sealer))
+    }
+
+    /// Removes the vault's files. The empty lock file stays: another process may be waiting on it.
+    pub fn remove(self) -> Result<(), ContainerError> {
+        let Self { db, dir, lock } = self;
+        db.close().map_err(|(_, e)| e)?;
+        remove_database(&dir.join(VAULT_FILE))?;
+        sync(&dir)?;
+        drop(lock);
+        Ok(())
+    }
+}
+
+fn vault_exists(dir: &Path) -> Result<bool, ContainerError> {
+    let path = dir.join(VAULT_FILE);
+    path.try_exists().map_err(|source| io_error(&path, source))
+}
+
+/// Removes a database file, if it is there, and what `SQLite` keeps beside it.
+fn remove_database(path: &Path) -> Result<(), ContainerError> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match fs::remove_file(&name) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error(Path::new(&name), e)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn sync(dir: &Path) -> Result<(), ContainerError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| io_error(dir, source))
+}
+
+fn lock(dir: &Path) -> Result<File, ContainerError> {
+    let path = dir.join(LOCK_FILE);
+    let failed = |source| io_error(&path, source);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).map_err(failed)?;
+            return Err(ContainerError::Busy { holder: holder.trim().parse().ok() });
+        }
+        Err(TryLockError::Error(e)) => return Err(failed(e)),
+    }
+    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}
+
+fn connect(path: &Path) -> Result<Connection, ContainerError> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    // SQLite's NOFOLLOW refuses links anywhere in a path; only the last component is ours to judge.
+    let (dir, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());
+    let path = dir.canonicalize().map_err(|source| io_error(dir, source))?.join(name);
+    let db = Connection::open_with_flags(path, flags)?;
+    // The file is not trusted: nothing in its schema may run, and its cells are checked as they are read.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    db.execute_batch(
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cell_size_check = ON;
+         PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;",
+    )?;
+    Ok(db)
+}
+
+fn check_format(db: &Connection, path: &Path) -> Result<(), ContainerError> {
+    let pragma = |name: &str| db.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+    let not_a_vault = || ContainerError::NotAVault { path: path.to_owned() };
+    let application_id = pragma("application_id").map_err(|e| match e.into() {
+        ContainerError::Damaged { what: Damage::File } => not_a_vault(),
+        other => other,
+    })?;
+    if application_id != APPLICATION_ID {
+        return Err(not_a_vault());
+    }
+    let found = pragma("user_version")?;
+    if found > FORMAT {
+        return Err(ContainerError::NewerFormat { found, known: FORMAT });
+    }
+    if found != FORMAT || schema(db)? != expected_schema() {
+        return Err(Damage::Schema.into());
+    }
+    Ok(())
+}
+
+fn schema(db: &Connection) -> Result<Vec<String>, ContainerError> {
+    // SQLite's own sqlite_sequence, which AUTOINCREMENT keeps, has no place in SCHEMA.
+    let mut query = db.prepare(
+        "SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid",
+    )?;
+    let rows = query.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn expected_schema() -> Vec<String> {
+    SCHEMA.split(';').map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect()
+}
+
+fn io_error(path: &Path, source: io::Error) -> ContainerError {
+    ContainerError::Io { path: path.to_owned(), source }
+}

@@ -1,0 +1,108 @@
+use rusqlite::{Connection, OptionalExtension};
+use serde::Serialize;
+
+use super::{ContainerError, Damage, seal::Sealer, tree::Digest};
+use crate::keystore::{Anchor, TpmKind};
+
+/// Where a vault is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum State {
+    /// Set-up has begun; what it made in the TPM must be erased.
+    Provisioning,
+    /// Usable.
+    Active,
+    /// A wipe has begun and must be completed.
+    Wiping,
+}
+
+/// The header of a container, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) vault_id: [u8; 16],
+    pub(super) state: State,
+    pub(super) anchor: Anchor,
+    pub(super) kind: TpmKind,
+    pub(super) generation: u64,
+    pub(super) root: Digest,
+}
+
+impl Header {
+    /// Reads the header and its authentication code; nothing is authenticated yet.
+    pub(super) fn load(db: &Connection) -> Result<(Self, [u8; 32]), ContainerError> {
+        let columns = "SELECT vault_id, state, anchor, kind, generation, root, mac FROM header";
+        let row = db
+            .query_row(columns, [], |row| {
+                let texts: (String, String) = (row.get(1)?, row.get(3)?);
+                let fields = (row.get(0)?, row.get(2)?, row.get(4)?, row.get(5)?, row.get(6)?);
+                Ok((texts, fields))
+            })
+            .optional()?;
+        let ((state, kind), (vault_id, anchor, generation, root, mac)) = row.ok_or(Damage::Header)?;
+        let header = Self {
+            vault_id,
+            state: State::from_text(&state).ok_or(Damage::Header)?,
+            anchor: Anchor(anchor),
+            kind: kind_from_text(&kind).ok_or(Damage::Header)?,
+            generation,
+            root,
+        };
+        Ok((header, mac))
+    }
+
+    pub(super) fn store(&self, db: &Connection, mac: [u8; 32]) -> Result<(), ContainerError> {
+        db.execute(
+            "INSERT OR REPLACE INTO header (id, vault_id, state, anchor, kind, generation, root, mac)
+             VALUES (0, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            (
+                self.vault_id,
+                self.state.as_text(),
+                &self.anchor.0,
+                kind_as_text(self.kind),
+                self.generation,
+                self.root,
+                mac,
+            ),
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn mac(&self, sealer: &Sealer) -> [u8; 32] {
+        let mut message = b"passhold v1 header".to_vec();
+        message.extend(self.vault_id);
+        for text in [self.state.as_text(), kind_as_text(self.kind)] {
+            message.extend(text.as_bytes());
+            message.push(0);
+        }
+        message.extend(self.generation.to_be_bytes());
+        message.extend(self.root);
+        message.extend(&self.anchor.0);
+        sealer.header_mac(&message)
+    }
+}
+
+impl State {
+    // Whole words, which no flipped bit turns into each other.
+    fn as_text(self) -> &'static str {
+        match self {
+            Self::Provisioning => "provisioning",
+            Self::Active => "active",
+            Self::Wiping => "wiping",
+        }
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        [Self::Provisioning, Self::Active, Self::Wiping].into_iter().find(|s| s.as_text() == text)
+    }
+}
+
+fn kind_as_text(kind: TpmKind) -> &'static str {
+    match kind {
+        TpmKind::Discrete => "discrete",
+        TpmKind::Firmware => "firmware",
+        TpmKind::Software => "software",
+    }
+}
+
+fn kind_from_text(text: &str) -> Option<TpmKind> {
+    [TpmKind::Discrete, TpmKind::Firmware, TpmKind::Software].into_iter().find(|k| kind_as_text(*k) == text)
+}

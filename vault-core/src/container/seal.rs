@@ -1,0 +1,71 @@
+//! The keys derived from the container key, and what each protects.
+
+use chacha20poly1305::{
+    KeyInit, XChaCha20Poly1305, XNonce,
+    aead::{Aead, Payload},
+};
+use hmac::{Hmac, Mac};
+use secrecy::ExposeSecret;
+use sha2::Sha256;
+
+use crate::{Secret, keystore::ContainerKey, pin::expand, secret_from, webauthn::RpId};
+
+/// A keyed hash of an RP ID: finds its rows without telling a thief whose they are.
+pub(super) type RpTag = [u8; 32];
+
+const NONCE_LEN: usize = 24;
+
+/// Seals rows and authenticates the header.
+pub(super) struct Sealer {
+    rows: Secret,
+    lookup: Secret,
+    header: Secret,
+}
+
+impl Sealer {
+    pub(super) fn new(key: &ContainerKey) -> Self {
+        let derive = |label| secret_from(|out| expand(key, label, out));
+        Self {
+            rows: derive("passhold v1 container rows"),
+            lookup: derive("passhold v1 container lookup"),
+            header: derive("passhold v1 container header"),
+        }
+    }
+
+    pub(super) fn rp_tag(&self, rp_id: &RpId) -> RpTag {
+        mac(&self.lookup, rp_id.as_str().as_bytes())
+    }
+
+    pub(super) fn header_mac(&self, header: &[u8]) -> [u8; 32] {
+        mac(&self.header, header)
+    }
+
+    /// XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03): 24-byte random nonce || ciphertext || tag.
+    /// `place` says whose row this is, so that no row opens in another's place.
+    #[expect(clippy::expect_used, reason = "encryption fails only beyond 256 GiB")]
+    pub(super) fn seal(&self, place: &[u8], plain: &[u8], rng: &mut dyn rand_core::CryptoRng) -> Vec<u8> {
+        let mut nonce = [0; NONCE_LEN];
+        rng.fill_bytes(&mut nonce);
+        let sealed = self
+            .aead()
+            .encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: place })
+            .expect("a short row");
+        [nonce.as_slice(), &sealed].concat()
+    }
+
+    pub(super) fn open(&self, place: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        self.aead().decrypt(&XNonce::from(*nonce), Payload { msg: ciphertext, aad: place }).ok()
+    }
+
+    fn aead(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(self.rows.expose_secret().into())
+    }
+}
+
+#[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+fn mac(key: &Secret, message: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.expose_secret()).expect("any length");
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}

@@ -1,0 +1,242 @@
+//! The door to the hardware: what a vault asks of the thing that holds its keys.
+
+use std::{error::Error as StdError, time::Duration};
+
+use crate::{Secret, pin::PinSecrets};
+
+/// What the key store needs to find a vault's objects again. Opaque and not secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchor(pub Vec<u8>);
+
+/// A private key, wrapped by the key store, with its public half. Opaque and not secret.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KeyBlob(#[serde(with = "serde_bytes")] pub Vec<u8>);
+
+/// The key under which the container is sealed. Bound to the TPM, not to the PIN.
+pub type ContainerKey = Secret;
+
+/// An ECDSA P-256 signature over a SHA-256 digest.
+pub type Signature = p256::ecdsa::Signature;
+
+/// An ECDSA P-256 public key.
+pub type PublicKey = p256::ecdsa::VerifyingKey;
+
+/// What kind of TPM holds the keys. It decides the AAGUID, so that a test key never
+/// passes for one in hardware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TpmKind {
+    /// A chip of its own.
+    Discrete,
+    /// Part of the processor or its firmware.
+    Firmware,
+    /// A program. Nothing protects its keys.
+    Software,
+}
+
+/// A freshly provisioned vault.
+#[derive(Debug)]
+pub struct Provisioned {
+    /// How to find it again.
+    pub anchor: Anchor,
+    /// Where it lives.
+    pub kind: TpmKind,
+}
+
+/// A freshly made account key.
+#[derive(Debug)]
+pub struct CreatedKey {
+    /// The wrapped key.
+    pub blob: KeyBlob,
+    /// Its public half.
+    pub public: PublicKey,
+}
+
+/// What the TPM says of a vault without its PIN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TpmStatus {
+    /// What kind of TPM this is.
+    pub kind: TpmKind,
+    /// Its maker and model, as it names itself.
+    pub model: String,
+    /// Wrong PINs counted and allowed; `None` where the TPM wants ownerAuth to tell.
+    pub wrong_pins: Option<WrongPins>,
+    /// The TPM's own dictionary-attack protection.
+    pub lockout: Lockout,
+}
+
+/// The TPM's count of wrong PINs for one vault (TPM 2.0 Part 2 §13.3, `TPMS_NV_PIN_COUNTER_PARAMETERS`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongPins {
+    /// Wrong PINs since the last right one.
+    pub count: u32,
+    /// At this many the TPM refuses every PIN.
+    pub limit: u32,
+}
+
+impl WrongPins {
+    /// How many wrong PINs the TPM still allows.
+    #[must_use]
+    pub fn left(self) -> u32 {
+        self.limit.saturating_sub(self.count)
+    }
+}
+
+/// The TPM's dictionary-attack protection (TPM 2.0 Part 1 §19.8), shared by all its users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lockout {
+    /// Failures counted.
+    pub counter: u32,
+    /// At this many the TPM is in lockout.
+    pub limit: u32,
+    /// After this long without a failure one is forgotten.
+    pub recovery: Duration,
+}
+
+/// Whether more commands follow in this operation. The last one also ends the TPM session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// More follow.
+    Continue,
+    /// This was the last.
+    End,
+}
+
+/// Told the anchor before anything lasting is made in the TPM.
+pub type RecordAnchor<'a> = dyn FnMut(&Anchor) -> Result<(), Box<dyn StdError + Send + Sync>> + 'a;
+
+/// A device that can hold vaults.
+pub trait KeyStore {
+    /// Makes a vault's objects. `record` is called with the anchor before the first of them
+    /// lasts, so that a crash can be undone with [`KeyStore::erase`].
+    fn provision(
+        &mut self,
+        pin: &PinSecrets,
+        key: &ContainerKey,
+        record: &mut RecordAnchor<'_>,
+    ) -> Result<Provisioned, KeyStoreError>;
+
+    /// Reads the container key; needs no PIN.
+    fn container_key(&mut self, anchor: &Anchor) -> Result<ContainerKey, KeyStoreError>;
+
+    /// Proves the PIN to the device, once.
+    fn unlock<'a>(
+        &'a mut self,
+        anchor: &Anchor,
+        pin: &PinSecrets,
+    ) -> Result<Box<dyn UnlockedKeys + 'a>, KeyStoreError>;
+
+    /// What the device says without a PIN; `None` asks of the device alone.
+    fn status(&mut self, anchor: Option<&Anchor>) -> Result<TpmStatus, KeyStoreError>;
+
+    /// Destroys a vault's objects, the PIN-gated secret first. Those already gone are no error.
+    fn erase(&mut self, anchor: &Anchor) -> Result<(), KeyStoreError>;
+}
+
+/// A key store that has just accepted the PIN, for one operation.
+pub trait UnlockedKeys {
+    /// The container generation that the device remembers.
+    fn generation(&self) -> u64;
+
+    /// Makes a P-256 key that the device never gives out and uses only with the PIN.
+    fn create_key(&mut self) -> Result<CreatedKey, KeyStoreError>;
+
+    /// Signs a SHA-256 digest. The caller verifies the signature before it lets it out.
+    fn sign(&mut self, key: &KeyBlob, digest: &[u8; 32], then: Then) -> Result<Signature, KeyStoreError>;
+
+    /// Makes the device remember `generation`.
+    fn commit_generation(&mut self, generation: u64, then: Then) -> Result<(), KeyStoreError>;
+
+    /// Replaces the PIN. After a crash at any point either the old PIN works or the new one.
+    fn change_pin(self: Box<Self>, new: &PinSecrets) -> Result<(), KeyStoreError>;
+}
+
+/// Why the device did not do it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyStoreError {
+    /// The TPM refused the PIN and counted it.
+    #[error("wrong PIN")]
+    WrongPin,
+    /// The TPM refuses every PIN: too many were wrong.
+    #[error("the TPM refuses every PIN after too many wrong ones")]
+    PinLocked,
+    /// The TPM's own dictionary-attack protection is active; no vault key can be used.
+    #[error("the TPM is in lockout")]
+    Lockout {
+        /// How long until it allows one more try, where it tells.
+        heals_in: Option<Duration>,
+    },
+    /// There is no TPM where one was looked for.
+    #[error("no TPM at {at}")]
+    Missing {
+        /// Where it was looked for.
+        at: String,
+    },
+    /// The TPM is there, and this user may not use it.
+    #[error("no permission to use {at}")]
+    NotPermitted {
+        /// The device.
+        at: String,
+    },
+    /// Another process holds the device.
+    #[error("{at} is held by another process")]
+    Held {
+        /// The device.
+        at: String,
+    },
+    /// The TPM's memory is taken by what other programs left loaded.
+    #[error("the TPM has no room left for {what}")]
+    Exhausted {
+        /// Objects, sessions or NV space.
+        what: &'static str,
+    },
+    /// The storage root key is not the one this vault was made under: a cleared or another TPM.
+    #[error("this TPM does not hold the vault's keys: it was cleared, or it is another TPM")]
+    KeysGone,
+    /// The storage root key is right and the vault's indices are missing: wiped, or undefined by someone.
+    #[error("the vault's secrets are no longer in the TPM")]
+    Erased,
+    /// An object of the vault is not the one that set-up made.
+    #[error("{what} in the TPM is not the one that set-up made")]
+    Replaced {
+        /// Which object.
+        what: &'static str,
+    },
+    /// The storage root key's place is taken by a key that cannot be one.
+    #[error("the key at 0x81000001 is not a storage root key: {why}")]
+    ForeignSrk {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The TPM has no `TPM_NT_PIN_FAIL` indices (specification before 1.38).
+    #[error("this TPM cannot count PINs (no PIN FAIL index)")]
+    TooOld,
+    /// The TPM's owner authorization is set and was not given.
+    #[error("the TPM's owner authorization is needed")]
+    OwnerAuthNeeded,
+    /// It was given and is wrong.
+    #[error("wrong owner authorization")]
+    OwnerAuthWrong,
+    /// The anchor or a key blob does not decode; the container vouched for it, so a program is wrong.
+    #[error("{what} does not decode")]
+    Malformed {
+        /// What.
+        what: &'static str,
+    },
+    /// `record` failed; nothing was made in the TPM.
+    #[error("set-up could not be recorded")]
+    NotRecorded(#[source] Box<dyn StdError + Send + Sync>),
+    /// A signature came back that its key did not make.
+    #[error("the TPM returned a signature that does not verify")]
+    BadSignature,
+    /// The TPM, or the way to it, failed in a way nothing here knows.
+    #[error("the TPM failed during {during}")]
+    Failed {
+        /// The step.
+        during: &'static str,
+        /// What it answered.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+}

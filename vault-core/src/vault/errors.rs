@@ -1,0 +1,90 @@
+use crate::{container::ContainerError, keystore::KeyStoreError};
+
+/// Why a vault could not be made, changed or wiped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VaultError {
+    /// The container.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// The TPM.
+    #[error(transparent)]
+    KeyStore(#[from] KeyStoreError),
+}
+
+/// Why a vault could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Set-up was interrupted; it can be run again.
+    #[error("the vault's set-up was interrupted")]
+    Unfinished,
+    /// A wipe had been interrupted and has now been completed; there is no vault any more.
+    #[error("an interrupted wipe has been completed; there is no vault any more")]
+    Wiped,
+    /// The container.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// The TPM.
+    #[error(transparent)]
+    KeyStore(#[from] KeyStoreError),
+}
+
+/// Why a vault could not be unlocked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnlockError {
+    /// The TPM refused the PIN and counted it.
+    #[error("wrong PIN")]
+    WrongPin,
+    /// The container is not the latest: an old copy was put in its place.
+    #[error("the vault's file is an old copy: it holds change {file}, and the TPM remembers change {tpm}")]
+    RolledBack {
+        /// The file's generation.
+        file: u64,
+        /// The TPM's.
+        tpm: u64,
+    },
+    /// The container.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// The TPM.
+    #[error(transparent)]
+    KeyStore(KeyStoreError),
+}
+
+impl From<KeyStoreError> for UnlockError {
+    fn from(error: KeyStoreError) -> Self {
+        match error {
+            KeyStoreError::WrongPin => Self::WrongPin,
+            other => Self::KeyStore(other),
+        }
+    }
+}
+
+/// Why a passkey could not be made or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CeremonyError {
+    /// The passkey is not for this relying party, or not among those it allows.
+    #[error("this passkey does not answer this request")]
+    NotAllowed,
+    /// The relying party asks not to make another passkey where this one is.
+    #[error("this vault already holds a passkey that the relying party excludes")]
+    Excluded,
+    /// The container.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// The TPM.
+    #[error(transparent)]
+    KeyStore(#[from] KeyStoreError),
+}
+
+impl From<VaultError> for OpenError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Container(e) => Self::Container(e),
+            VaultError::KeyStore(e) => Self::KeyStore(e),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A vault: its container and its keys together.
+
+mod errors;
+mod life;
+mod unlocked;
+
+pub use errors::{CeremonyError, OpenError, UnlockError, VaultError};
+pub use life::{setup, wipe};
+pub use unlocked::Unlocked;
+
+use std::path::Path;
+
+use crate::{
+    container::{Account, AccountId, Container, ContainerError, State, Store},
+    keystore::{KeyStore, KeyStoreError, Then, TpmStatus},
+    pin::{PinMaterial, PinSecrets},
+    webauthn::{CreateRequest, GetRequest, RpId},
+};
+
+/// An opened vault; the PIN has not been asked for.
+pub struct Vault<'k> {
+    store: Store,
+    keys: &'k mut dyn KeyStore,
+}
+
+/// Wrong PINs that are still allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TriesLeft {
+    /// As the TPM counts.
+    ByTpm(u32),
+    /// As Passhold counts, because this TPM shows its count only to its owner. The TPM still decides.
+    ByPasshold(u32),
+}
+
+/// The limit that set-up writes into the TPM.
+pub const PIN_LIMIT: u32 = 8;
+
+impl<'k> Vault<'k> {
+    /// Opens the vault in `dir`. A wipe that was interrupted is completed, and that is the error.
+    pub fn open(dir: &Path, keys: &'k mut dyn KeyStore) -> Result<Self, OpenError> {
+        let container = Container::open(dir)?;
+        match container.state()? {
+            State::Active => {}
+            State::Provisioning => return Err(OpenError::Unfinished),
+            State::Wiping => {
+                life::finish_wipe(container, keys)?;
+                return Err(OpenError::Wiped);
+            }
+        }
+        let key = keys.container_key(&container.anchor()?)?;
+        Ok(Self { store: container.unseal(&key)?, keys })
+    }
+
+    /// All passkeys, oldest first.
+    pub fn accounts(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
+        self.store.accounts()
+    }
+
+    /// One relying party's passkeys, oldest first.
+    pub fn accounts_of(&self, rp_id: &RpId) -> Result<Vec<(AccountId, Account)>, ContainerError> {
+        self.store.accounts_of(rp_id)
+    }
+
+    /// One passkey.
+    pub fn account(&self, id: AccountId) -> Result<Account, ContainerError> {
+        self.store.account(id)
+    }
+
+    /// The passkeys that can answer `request`, oldest first.
+    pub fn matching(&self, request: &GetRequest) -> Result<Vec<(AccountId, Account)>, ContainerError> {
+        let mut accounts = self.store.accounts_of(&request.rp_id)?;
+        accounts.retain(|(_, account)| request.allows(&account.credential_id));
+        Ok(accounts)
+    }
+
+    /// The passkey that `request` excludes, if one is here (WebAuthn Level 3 §6.3.2 step 3).
+    pub fn excluded(&self, request: &CreateRequest) -> Result<Option<(AccountId, Account)>, ContainerError> {
+        let accounts = self.store.accounts_of(&request.rp_id)?;
+        Ok(accounts.into_iter().find(|(_, account)| request.excludes(&account.credential_id)))
+    }
+
+    /// Gives a passkey another name, or none.
+    pub fn rename(
+        &mut self,
+        id: AccountId,
+        label: Option<String>,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<Account, ContainerError> {
+        let account = Account { label, ..self.store.account(id)? };
+        self.store.update(id, &account, rng)?;
+        Ok(account)
+    }
+
+    /// What the TPM says of this vault without its PIN.
+    pub fn status(&mut self) -> Result<TpmStatus, KeyStoreError> {
+        self.keys.status(Some(self.store.anchor()))
+    }
+
+    /// How many wrong PINs are still allowed, if some were wrong since the last right one; asks the
+    /// TPM only then.
+    pub fn tries_left_if_fewer(&mut self) -> Result<Option<TriesLeft>, UnlockError> {
+        Ok(if self.store.wrong_pins()? == 0 { None } else { Some(self.tries_left()?) })
+    }
+
+    fn tries_left(&mut self) -> Result<TriesLeft, UnlockError> {
+        let own = TriesLeft::ByPasshold(PIN_LIMIT.saturating_sub(self.store.wrong_pins()?));
+        Ok(self.status()?.wrong_pins.map_or(own, |wrong| TriesLeft::ByTpm(wrong.left())))
+    }
+
+    /// Proves the PIN to the TPM, and the container's generation against the TPM's.
+    pub fn unlock(&mut self, pin: &PinMaterial) -> Result<Unlocked<'_>, UnlockError> {
+        let secrets = PinSecrets::derive(pin, self.store.vault_id());
+        // Asked of the borrow checker: `keys` stays borrowed by a success, so failures are told apart first.
+        let anchor = self.store.anchor().clone();
+        match self.keys.unlock(&anchor, &secrets) {
+            Ok(mut keys) => {
+                if self.store.wrong_pins()? != 0 {
+                    self.store.set_wrong_pins(0)?;
+                }
+                check_generation(&self.store, keys.as_mut())?;
+                Ok(Unlocked::new(&mut self.store, keys))
+            }
+            Err(KeyStoreError::WrongPin) => Err(wrong_pin(&mut self.store)?),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+fn wrong_pin(store: &mut Store) -> Result<UnlockError, UnlockError> {
+    let count = store.wrong_pins()?.saturating_add(1);
+    store.set_wrong_pins(count)?;
+    Ok(UnlockError::WrongPin)
+}
+
+/// A file behind the TPM is an old copy. One that is one ahead is a crash between the two, and healed.
+fn check_generation(
+    store: &Store,
+    keys: &mut (dyn crate::keystore::UnlockedKeys + '_),
+) -> Result<(), UnlockError> {
+    let (file, tpm) = (store.generation(), keys.generation());
+    if file == tpm {
+        Ok(())
+    } else if Some(file) == tpm.checked_add(1) {
+        Ok(keys.commit_generation(file, Then::Continue)?)
+    } else {
+        Err(UnlockError::RolledBack { file, tpm })
+    }
+}
