@@ -1,1 +1,9 @@
-//! Passhold.
+//! What Passhold's tests run against: software TPMs, a proxy that makes them fail, and other people's
+//! relying parties.
+
+pub mod proxy;
+mod scene;
+mod tpm;
+
+pub use scene::{Scene, creation_options, pin, request_options, rng};
+pub use tpm::{TestTpm, key_store};

@@ -1,3 +1,24 @@
 //! Passhold's keys in a TPM 2.0. The only crate that names tss-esapi.
+//!
+//! [`Tpm`] is the [`KeyStore`](vault_core::keystore::KeyStore) that ships. What a vault is made of in the
+//! TPM, and why, is told in `docs/architecture.md`; the modules here follow its table.
 
+mod address;
+mod anchor;
+mod erase;
+mod error;
+mod link;
+mod pin_change;
+mod policy;
+mod provision;
+mod raw;
+mod srk;
+mod status;
 pub mod swtpm;
+mod templates;
+mod tpm;
+mod unlocked;
+
+pub use address::{Address, AddressError};
+pub use raw::silence_libtss2;
+pub use tpm::Tpm;

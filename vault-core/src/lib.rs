@@ -12,7 +12,9 @@ pub mod pin;
 mod vault;
 pub mod webauthn;
 
-pub use vault::{CeremonyError, OpenError, TriesLeft, UnlockError, Unlocked, Vault, VaultError, setup, wipe};
+pub use vault::{
+    CeremonyError, OpenError, PIN_LIMIT, TriesLeft, UnlockError, Unlocked, Vault, VaultError, setup, wipe,
+};
 
 /// 32 secret bytes: redacted in `Debug`, zeroized on drop, neither `Clone` nor `Serialize`.
 pub type Secret = secrecy::SecretBox<[u8; 32]>;

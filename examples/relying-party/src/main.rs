@@ -1,2 +1,28 @@
-//! Passhold.
-fn main() {}
+//! Serves the relying party on 127.0.0.1.
+
+use std::error::Error;
+use std::net::Ipv4Addr;
+
+use clap::Parser;
+use relying_party::{RelyingParty, router};
+use tokio::net::TcpListener;
+
+/// A WebAuthn relying party on loopback, for trying Passhold.
+#[derive(Parser)]
+struct Args {
+    /// The port to listen on; 0 takes any free one.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+}
+
+#[tokio::main]
+#[expect(clippy::print_stdout, reason = "the address is this program's output")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).await?;
+    let origin = format!("http://localhost:{}", listener.local_addr()?.port());
+    let rp = RelyingParty::new(&origin)?;
+    println!("listening on {origin}");
+    axum::serve(listener, router(rp)).await?;
+    Ok(())
+}

@@ -1,0 +1,80 @@
+use std::{
+    fmt,
+    fs::OpenOptions,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use tss_esapi::{Context, TctiNameConf};
+use vault_core::keystore::KeyStoreError;
+
+use crate::error::{During, Result};
+
+/// Where a TPM is: a TCTI string of libtss2 such as `device:/dev/tpmrm0`, `swtpm:host=127.0.0.1,port=2321`,
+/// `mssim:…` or `tabrmd`.
+#[derive(Clone, Debug)]
+pub struct Address {
+    text: String,
+    conf: TctiNameConf,
+}
+
+/// The string is no TCTI string that tss-esapi knows.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a TPM address such as device:/dev/tpmrm0 or swtpm:host=127.0.0.1,port=2321")]
+pub struct AddressError(String);
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> std::result::Result<Self, AddressError> {
+        let conf = TctiNameConf::from_str(text).map_err(|_| AddressError(text.to_owned()))?;
+        Ok(Self { text: text.to_owned(), conf })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Address {
+    /// The TCTI string.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Connects, telling apart why a device cannot be had: libtss2 has one code for all of it.
+    pub(crate) fn connect(&self) -> Result<Context> {
+        if let Some(device) = self.device() {
+            try_open(&device)?;
+        }
+        Context::new(self.conf.clone()).during("connecting").map_err(|e| match self.device() {
+            Some(_) => e,
+            None => KeyStoreError::Missing { at: self.text.clone() },
+        })
+    }
+
+    fn device(&self) -> Option<PathBuf> {
+        match self.text.split_once(':') {
+            Some(("device", path)) => Some(path.into()),
+            None if self.text == "device" => Some("/dev/tpm0".into()),
+            _ => None,
+        }
+    }
+}
+
+fn try_open(device: &Path) -> Result<()> {
+    let at = || device.display().to_string();
+    match OpenOptions::new().read(true).write(true).open(device) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(match e.kind() {
+            ErrorKind::NotFound => KeyStoreError::Missing { at: at() },
+            ErrorKind::PermissionDenied => KeyStoreError::NotPermitted { at: at() },
+            ErrorKind::ResourceBusy => KeyStoreError::Held { at: at() },
+            _ => KeyStoreError::Failed { during: "opening the device", source: e.into() },
+        }),
+    }
+}

@@ -1,0 +1,101 @@
+use serde::{Deserialize, Serialize};
+use tss_esapi::{
+    structures::{Private, Public},
+    traits::{Marshall, UnMarshall},
+};
+use vault_core::keystore::{Anchor, KeyBlob, KeyStoreError};
+
+use crate::{
+    error::{During, Result},
+    policy::{Name, NvIndex, Policies, object_name},
+    templates,
+};
+
+const MALFORMED_ANCHOR: KeyStoreError = KeyStoreError::Malformed { what: "the vault's anchor" };
+
+/// Where a vault's objects are in the TPM, and what they must be.
+pub(crate) struct Place {
+    pub(crate) srk_name: Name,
+    pub(crate) v: WrappedKey,
+    pub(crate) pin: NvIndex,
+    pub(crate) sec: NvIndex,
+    pub(crate) key: NvIndex,
+    pub(crate) policies: Policies,
+}
+
+/// A key that only its parent in this TPM can load.
+pub(crate) struct WrappedKey {
+    pub(crate) public: Public,
+    pub(crate) private: Private,
+}
+
+/// The anchor as stored, in CBOR. The Names of the indices follow from their numbers and V's Name.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u8,
+    #[serde(with = "serde_bytes")]
+    srk_name: Vec<u8>,
+    #[serde(with = "serde_bytes")]
+    v: Vec<u8>,
+    pin_index: u32,
+    sec_index: u32,
+    key_index: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredKey(#[serde(with = "serde_bytes")] Vec<u8>, #[serde(with = "serde_bytes")] Vec<u8>);
+
+impl Place {
+    pub(crate) fn new(srk_name: Name, v: WrappedKey, [pin, sec, key]: [u32; 3]) -> Result<Self> {
+        let policies = Policies::new(&object_name(&v.public)?, pin);
+        Ok(Self {
+            srk_name,
+            v,
+            pin: templates::nv_pin(pin, policies.pin),
+            sec: templates::nv_sec(sec, policies.needs_pin),
+            key: templates::nv_key(key, policies.write_once),
+            policies,
+        })
+    }
+
+    pub(crate) fn to_anchor(&self) -> Result<Anchor> {
+        Ok(Anchor(to_cbor(&Stored {
+            version: 1,
+            srk_name: self.srk_name.clone(),
+            v: self.v.to_blob()?.0,
+            pin_index: self.pin.index,
+            sec_index: self.sec.index,
+            key_index: self.key.index,
+        })))
+    }
+
+    pub(crate) fn from_anchor(anchor: &Anchor) -> Result<Self> {
+        let stored: Stored = ciborium::from_reader(anchor.0.as_slice()).map_err(|_| MALFORMED_ANCHOR)?;
+        if stored.version != 1 {
+            return Err(MALFORMED_ANCHOR);
+        }
+        let v = WrappedKey::from_blob(&KeyBlob(stored.v)).map_err(|_| MALFORMED_ANCHOR)?;
+        Self::new(stored.srk_name, v, [stored.pin_index, stored.sec_index, stored.key_index])
+    }
+}
+
+impl WrappedKey {
+    pub(crate) fn to_blob(&self) -> Result<KeyBlob> {
+        let public = self.public.marshall().during("encoding a key")?;
+        Ok(KeyBlob(to_cbor(&StoredKey(public, self.private.value().to_vec()))))
+    }
+
+    pub(crate) fn from_blob(blob: &KeyBlob) -> Result<Self> {
+        let malformed = || KeyStoreError::Malformed { what: "a wrapped key" };
+        let StoredKey(public, private) = ciborium::from_reader(blob.0.as_slice()).map_err(|_| malformed())?;
+        let public = Public::unmarshall(&public).map_err(|_| malformed())?;
+        Ok(Self { public, private: Private::try_from(private).map_err(|_| malformed())? })
+    }
+}
+
+#[expect(clippy::expect_used, reason = "encoding byte strings to memory")]
+fn to_cbor(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(value, &mut bytes).expect("a Vec takes all writes");
+    bytes
+}

@@ -1,0 +1,66 @@
+//! A PIN change: both masks, the new authValue, the new mask only. Cut short anywhere, either the old PIN
+//! works or the new one, and the next unlock settles it. The container is not touched.
+
+use secrecy::ExposeSecret;
+use vault_core::{
+    Secret,
+    keystore::{KeyStoreError, Then},
+    pin::PinSecrets,
+    secret_from,
+};
+
+use crate::{
+    error::Result,
+    link::{Encrypt, Link},
+    raw,
+    unlocked::{CHANGING, UnlockedTpm, secret_index, xor},
+};
+
+pub(crate) fn change(unlocked: UnlockedTpm<'_>, new: &PinSecrets) -> Result<()> {
+    let (secret, generation) = (&unlocked.secret, unlocked.generation);
+    let both = {
+        let (old, new) = (masked(secret, &unlocked.mask), masked(secret, &new.mask));
+        secret_index(&old, &new, generation | CHANGING)
+    };
+    unlocked.tpm.on_link(&unlocked.anchor, |link| {
+        link.prove_pin(Then::Continue)?;
+        link.write_secret_index(&both, 0, Encrypt::Command, Then::Continue)
+    })?;
+    // tss-esapi 7.7 lacks NV_ChangeAuth, and a TPM without resource manager has one client at a time.
+    unlocked.tpm.close();
+    unlocked.tpm.guarded(|tpm| raw::change_pin_auth(&tpm.address, &unlocked.anchor, secret, &new.auth))?;
+    unlocked.tpm.on_link(&unlocked.anchor, |link| {
+        link.set_pin(&new.auth)?;
+        link.policy_session()?;
+        link.flush_v()?;
+        link.prove_pin(Then::End).map_err(|e| match e {
+            // The TPM has just taken this PIN; whoever refuses it now is not the TPM that took it.
+            KeyStoreError::WrongPin => KeyStoreError::Replaced { what: "the PIN index" },
+            other => other,
+        })?;
+        write_settled(link, secret, &new.mask, generation, Then::End)
+    })
+}
+
+/// Leaves one masked copy of S; the PIN was proven.
+pub(crate) fn write_settled(
+    link: &mut Link,
+    secret: &Secret,
+    mask: &Secret,
+    generation: u64,
+    then: Then,
+) -> Result<()> {
+    let data = secret_index(&masked(secret, mask), &random()?, generation);
+    link.write_secret_index(&data, 0, Encrypt::Command, then)
+}
+
+pub(crate) fn masked(secret: &Secret, mask: &Secret) -> Secret {
+    xor(secret.expose_secret(), mask)
+}
+
+pub(crate) fn random() -> Result<Secret> {
+    let mut filled = Ok(());
+    let secret = secret_from(|out| filled = getrandom::fill(out));
+    filled.map_err(|e| KeyStoreError::Failed { during: "drawing random bytes", source: e.into() })?;
+    Ok(secret)
+}

@@ -1,0 +1,191 @@
+//! Set-up: the one time that ownerAuth is needed and everything is made.
+
+use std::collections::HashSet;
+
+use secrecy::ExposeSecret;
+use tss_esapi::{
+    Context,
+    constants::{CapabilityType, CommandCode, SessionType},
+    handles::NvIndexHandle,
+    interface_types::{
+        resource_handles::{NvAuth, Provision},
+        session_handles::PolicySession,
+    },
+    structures::{Auth, CapabilityData, DigestList, MaxNvBuffer},
+};
+use vault_core::{
+    PIN_LIMIT, Secret,
+    keystore::{ContainerKey, KeyStoreError, Provisioned, RecordAnchor, Then},
+    pin::PinSecrets,
+    secret_from,
+};
+
+use crate::{
+    address::Address,
+    anchor::{Place, WrappedKey},
+    error::{During, Result, owner},
+    link::{Encrypt, Link, close, ended, find_index, prepare, start_session},
+    pin_change::{random, write_settled},
+    policy::NvIndex,
+    srk, status, templates,
+};
+
+/// Indices for the owner's use (TCG Registry of Reserved TPM 2.0 Handles §2.2).
+const OWNER_INDICES: std::ops::Range<u32> = 0x0180_0000..0x01c0_0000;
+
+pub(crate) fn provision(
+    address: &Address,
+    owner_auth: Option<&Auth>,
+    pin: &PinSecrets,
+    key: &ContainerKey,
+    record: &mut RecordAnchor<'_>,
+) -> Result<Provisioned> {
+    let mut ctx = address.connect()?;
+    let about = status::describe(&mut ctx)?;
+    if !about.counts_pins {
+        return Err(KeyStoreError::TooOld);
+    }
+    let secret = vault_secret()?;
+    let place = make_vault_key(&mut ctx, owner_auth, &secret)?;
+    let anchor = place.to_anchor()?;
+    record(&anchor).map_err(KeyStoreError::NotRecorded)?;
+    drop(ctx);
+
+    // From here on as later: over sessions salted with V.
+    let mut link = Link::open(address, &anchor, owner_auth)?;
+    srk::set_owner_auth(&mut link.ctx, owner_auth)?;
+    let limit = [0_u32.to_be_bytes(), PIN_LIMIT.to_be_bytes()].concat();
+    let define = |link: &mut Link, index: fn(&Place) -> &NvIndex, auth| {
+        define(link, index, auth)?.map_err(owner(owner_auth.is_some(), "defining an index"))
+    };
+    let key_index = define(&mut link, |p| &p.key, None)?;
+    write_once(&mut link, key_index, key.expose_secret(), Branch::Only, Encrypt::Command)?;
+    close(&mut link.ctx, key_index.into())?;
+    let pin_index = define(&mut link, |p| &p.pin, Some(&pin.auth))?;
+    write_once(&mut link, pin_index, &limit, Branch::OneOfThree, Encrypt::Nothing)?;
+    let sec_index = define(&mut link, |p| &p.sec, None)?;
+    link.adopt(pin_index, sec_index);
+    link.set_pin(&pin.auth)?;
+    link.prove_pin(Then::Continue)?;
+    write_settled(&mut link, &secret, &pin.mask, 0, Then::Continue)?;
+    check_names(&mut link)?;
+    Ok(Provisioned { anchor, kind: about.kind })
+}
+
+/// What is there now is what every later operation will ask for.
+fn check_names(link: &mut Link) -> Result<()> {
+    let Place { key, pin, sec, .. } = &link.place;
+    for (index, what) in
+        [(key, "the container key's index"), (pin, "the PIN index"), (sec, "the secret index")]
+    {
+        let handle = find_index(&mut link.ctx, index, what)?;
+        close(&mut link.ctx, handle.into())?;
+    }
+    Ok(())
+}
+
+/// S. A TPM strips trailing zero bytes from an authValue (Part 1 §19.6.4.3), so it has none.
+fn vault_secret() -> Result<Secret> {
+    let random = random()?;
+    Ok(secret_from(|out| {
+        out.copy_from_slice(random.expose_secret());
+        out[31] |= 1;
+    }))
+}
+
+fn make_vault_key(ctx: &mut Context, owner_auth: Option<&Auth>, secret: &Secret) -> Result<Place> {
+    let (srk, srk_name) = srk::find_or_make(ctx, owner_auth)?;
+    let session = start_session(ctx, srk, SessionType::Hmac)?;
+    prepare(ctx, session, Then::End, Encrypt::Command)?;
+    let (template, auth) = (templates::vault_key()?, Auth::try_from(secret.expose_secret().to_vec()));
+    let auth = auth.during("making the vault key")?;
+    let made = ctx
+        .execute_with_session(Some(session), |c| c.create(srk, template, Some(auth), None, None, None))
+        .during("making the vault key")?;
+    ended(ctx, session, Then::End);
+    let v = WrappedKey { public: made.out_public, private: made.out_private };
+    Place::new(srk_name, v, free_indices(ctx)?)
+}
+
+/// Three indices that nothing uses, at a random place so that two set-ups hardly meet.
+fn free_indices(ctx: &mut Context) -> Result<[u32; 3]> {
+    let step = "looking for free indices";
+    let mut used = HashSet::new();
+    let mut from = OWNER_INDICES.start;
+    loop {
+        let (capability, more) = ctx
+            .execute_without_session(|c| c.get_capability(CapabilityType::Handles, from, 64))
+            .during(step)?;
+        let CapabilityData::Handles(handles) = capability else { break };
+        let handles: Vec<u32> = handles.into_inner().into_iter().map(u32::from).collect();
+        let Some(last) = handles.last().copied() else { break };
+        used.extend(handles);
+        if !more {
+            break;
+        }
+        from = last + 1;
+    }
+    let random = getrandom::u32()
+        .map_err(|e| KeyStoreError::Failed { during: "drawing random bytes", source: e.into() })?;
+    let span = OWNER_INDICES.end - OWNER_INDICES.start;
+    let mut free = (0..span)
+        .map(|n| OWNER_INDICES.start + (random % span + n) % span)
+        .filter(|index| !used.contains(index));
+    match (free.next(), free.next(), free.next()) {
+        (Some(a), Some(b), Some(c)) => Ok([a, b, c]),
+        _ => Err(KeyStoreError::Exhausted { what: "NV indices" }),
+    }
+}
+
+fn define(
+    link: &mut Link,
+    index: fn(&Place) -> &NvIndex,
+    auth: Option<&Secret>,
+) -> Result<tss_esapi::Result<NvIndexHandle>> {
+    let public = index(&link.place).to_public()?;
+    let auth = match auth {
+        Some(auth) => Some(Auth::try_from(auth.expose_secret().to_vec()).during("defining an index")?),
+        None => None,
+    };
+    link.prepare(link.hmac, Then::Continue, Encrypt::Command)?;
+    let hmac = link.hmac;
+    Ok(link.ctx.execute_with_session(Some(hmac), |c| c.nv_define_space(Provision::Owner, auth, public)))
+}
+
+/// Whether an index's policy is [`crate::policy::Policies::write_once`] alone or with others.
+#[derive(Clone, Copy)]
+enum Branch {
+    Only,
+    OneOfThree,
+}
+
+/// The first write of an index, which its policy allows without any secret.
+fn write_once(
+    link: &mut Link,
+    index: NvIndexHandle,
+    data: &[u8],
+    branch: Branch,
+    encrypt: Encrypt,
+) -> Result<()> {
+    let step = "writing an index";
+    let session = link.policy_session()?;
+    let policy = PolicySession::try_from(session).during(step)?;
+    let mut branches = DigestList::new();
+    for digest in &link.place.policies.pin_branches {
+        branches.add(digest.to_vec().try_into().during(step)?).during(step)?;
+    }
+    let data = MaxNvBuffer::try_from(data.to_vec()).during(step)?;
+    let satisfy = || {
+        link.ctx.policy_command_code(policy, CommandCode::NvWrite)?;
+        link.ctx.policy_nv_written(policy, false)?;
+        match branch {
+            Branch::Only => Ok(()),
+            Branch::OneOfThree => link.ctx.policy_or(policy, branches),
+        }
+    };
+    satisfy().during(step)?;
+    link.prepare(session, Then::Continue, encrypt)?;
+    link.ctx
+        .execute_with_session(Some(session), |c| c.nv_write(NvAuth::NvIndex(index), index, data, 0))
+        .during(step)
+}

@@ -1,0 +1,254 @@
+//! What tss-esapi 7.7 lacks, through its re-export of libtss2's C interface. The project's only `unsafe`.
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::CString,
+    ptr::{null, null_mut},
+};
+
+use secrecy::ExposeSecret;
+use tss_esapi::{
+    constants::tss::{
+        TPM2_ALG_AES, TPM2_ALG_CFB, TPM2_ALG_SHA256, TPM2_SE_HMAC, TPM2_SE_POLICY,
+        TPMA_SESSION_CONTINUESESSION, TPMA_SESSION_DECRYPT,
+    },
+    tss2_esys::{
+        ESYS_CONTEXT, ESYS_TR, ESYS_TR_NONE, ESYS_TR_PASSWORD, Esys_Finalize, Esys_FlushContext, Esys_Free,
+        Esys_Initialize, Esys_Load, Esys_NV_ChangeAuth, Esys_PolicyCommandCode, Esys_PolicyOR,
+        Esys_PolicySecret, Esys_StartAuthSession, Esys_TR_FromTPMPublic, Esys_TR_GetName, Esys_TR_SetAuth,
+        Esys_TRSess_SetAttributes, TPM2_HANDLE, TPM2_SE, TPM2B_AUTH, TPM2B_DIGEST, TPM2B_NONCE,
+        TPM2B_PRIVATE, TPM2B_PUBLIC, TPML_DIGEST, TPMT_SYM_DEF, TSS2_RC, TSS2_TCTI_CONTEXT,
+        Tss2_TctiLdr_Finalize, Tss2_TctiLdr_Initialize,
+    },
+};
+use vault_core::{
+    Secret,
+    keystore::{Anchor, KeyStoreError},
+};
+use zeroize::Zeroize;
+
+use crate::{
+    address::Address,
+    anchor::{Place, WrappedKey},
+    error::Result,
+    policy::{Name, cc},
+    srk,
+};
+
+/// Keeps libtss2 from writing its own messages to stderr. Call it first thing in `main`.
+pub fn silence_libtss2() {
+    // SAFETY: the caller has started no other thread that could read the environment meanwhile.
+    unsafe { std::env::set_var("TSS2_LOG", "all+NONE") };
+}
+
+/// `TPM2_NV_ChangeAuth` of the PIN index, through branch C of its policy: whoever knows S may set a new PIN.
+pub(crate) fn change_pin_auth(
+    address: &Address,
+    anchor: &Anchor,
+    secret: &Secret,
+    auth: &Secret,
+) -> Result<()> {
+    let place = Place::from_anchor(anchor)?;
+    let mut esys = Esys::open(address)?;
+    let srk = esys.find(srk::HANDLE, &place.srk_name, "the storage root key")?;
+    let pin = esys.find(place.pin.index, &place.pin.written(), "the PIN index")?;
+    let v = esys.load(srk, &place.v)?;
+    let hmac = esys.start_session(v, TPM2_SE_HMAC)?;
+    let policy = esys.start_session(v, TPM2_SE_POLICY)?;
+    esys.set_auth(v, secret)?;
+    esys.policy_command_code(policy, cc::NV_CHANGE_AUTH)?;
+    esys.policy_secret(v, policy, hmac)?;
+    esys.policy_or(policy, &place.policies.pin_branches)?;
+    esys.nv_change_auth(pin, policy, hmac, auth)
+}
+
+/// An ESYS context of our own: tss-esapi lends nobody its.
+struct Esys {
+    esys: *mut ESYS_CONTEXT,
+    tcti: *mut TSS2_TCTI_CONTEXT,
+    /// Loaded objects and sessions, flushed on drop.
+    loaded: Vec<ESYS_TR>,
+}
+
+impl Drop for Esys {
+    fn drop(&mut self) {
+        for &handle in &self.loaded {
+            // SAFETY: the context is open. A handle that is gone is refused by libtss2, which is as well.
+            unsafe { Esys_FlushContext(self.esys, handle) };
+        }
+        // SAFETY: both were made by `open`, are not used after, and null pointers are accepted.
+        unsafe {
+            Esys_Finalize(&mut self.esys);
+            Tss2_TctiLdr_Finalize(&mut self.tcti);
+        }
+    }
+}
+
+impl Esys {
+    fn open(address: &Address) -> Result<Self> {
+        let conf = CString::new(address.as_str()).map_err(|e| failed("connecting", e))?;
+        let mut this = Self { esys: null_mut(), tcti: null_mut(), loaded: Vec::new() };
+        // SAFETY: `conf` is NUL-terminated and outlives the call; the pointers are ours to be filled.
+        check("connecting", unsafe { Tss2_TctiLdr_Initialize(conf.as_ptr(), &mut this.tcti) })?;
+        // SAFETY: the TCTI context was just made; a null ABI version is allowed.
+        check("connecting", unsafe { Esys_Initialize(&mut this.esys, this.tcti, null_mut()) })?;
+        Ok(this)
+    }
+
+    fn find(&mut self, handle: TPM2_HANDLE, name: &Name, what: &'static str) -> Result<ESYS_TR> {
+        let mut object = ESYS_TR_NONE;
+        let (esys, none) = (self.esys, ESYS_TR_NONE);
+        // SAFETY: the context is open and `object` is ours to be filled.
+        check(what, unsafe { Esys_TR_FromTPMPublic(esys, handle, none, none, none, &mut object) })?;
+        let mut found = null_mut();
+        // SAFETY: as above; on success `found` points to a TPM2B_NAME that is ours to free.
+        check(what, unsafe { Esys_TR_GetName(esys, object, &mut found) })?;
+        // SAFETY: libtss2 filled it, with a size within the buffer; it is copied before it is freed.
+        let same = unsafe {
+            let same = (*found).name.get(..(*found).size.into()) == Some(name.as_slice());
+            Esys_Free(found.cast());
+            same
+        };
+        if same { Ok(object) } else { Err(KeyStoreError::Replaced { what }) }
+    }
+
+    fn load(&mut self, parent: ESYS_TR, key: &WrappedKey) -> Result<ESYS_TR> {
+        let step = "loading the vault key";
+        let public = TPM2B_PUBLIC::try_from(key.public.clone()).map_err(|e| failed(step, e))?;
+        let private = TPM2B_PRIVATE::from(key.private.clone());
+        let mut object = ESYS_TR_NONE;
+        let (esys, password, none) = (self.esys, ESYS_TR_PASSWORD, ESYS_TR_NONE);
+        // SAFETY: the context is open; the two areas outlive the call; `object` is ours to be filled.
+        check(step, unsafe {
+            Esys_Load(esys, parent, password, none, none, &private, &public, &mut object)
+        })?;
+        self.loaded.push(object);
+        Ok(object)
+    }
+
+    fn start_session(&mut self, salt: ESYS_TR, kind: TPM2_SE) -> Result<ESYS_TR> {
+        let mut cipher = TPMT_SYM_DEF { algorithm: TPM2_ALG_AES, ..Default::default() };
+        (cipher.keyBits.aes, cipher.mode.aes) = (128, TPM2_ALG_CFB);
+        let (mut session, esys, none) = (ESYS_TR_NONE, self.esys, ESYS_TR_NONE);
+        // SAFETY: the context is open; a null nonce asks libtss2 for one; `cipher` outlives the call.
+        let started = unsafe {
+            let (nonce, hash) = (null(), TPM2_ALG_SHA256);
+            Esys_StartAuthSession(
+                esys,
+                salt,
+                none,
+                none,
+                none,
+                none,
+                nonce,
+                kind,
+                &cipher,
+                hash,
+                &mut session,
+            )
+        };
+        check("starting a session", started)?;
+        self.loaded.push(session);
+        let attributes = TPMA_SESSION_CONTINUESESSION;
+        self.set_attributes(session, attributes)?;
+        Ok(session)
+    }
+
+    fn set_attributes(&mut self, session: ESYS_TR, attributes: u8) -> Result<()> {
+        // SAFETY: the context is open; no pointers.
+        check("preparing a session", unsafe {
+            Esys_TRSess_SetAttributes(self.esys, session, attributes, 0xff)
+        })
+    }
+
+    fn set_auth(&mut self, object: ESYS_TR, auth: &Secret) -> Result<()> {
+        // SAFETY: the context is open; libtss2 copies `auth`.
+        check(
+            "setting the vault secret",
+            with_auth(auth, |auth| unsafe { Esys_TR_SetAuth(self.esys, object, auth) }),
+        )
+    }
+
+    fn policy_command_code(&mut self, policy: ESYS_TR, code: u32) -> Result<()> {
+        let (esys, none) = (self.esys, ESYS_TR_NONE);
+        // SAFETY: the context is open; no pointers.
+        check("satisfying a policy", unsafe { Esys_PolicyCommandCode(esys, policy, none, none, none, code) })
+    }
+
+    fn policy_secret(&mut self, entity: ESYS_TR, policy: ESYS_TR, session: ESYS_TR) -> Result<()> {
+        let (nonce, cp_hash, policy_ref) =
+            (TPM2B_NONCE::default(), TPM2B_DIGEST::default(), TPM2B_NONCE::default());
+        let (esys, none) = (self.esys, ESYS_TR_NONE);
+        // SAFETY: the context is open; inputs outlive the call; null outputs ask for no ticket.
+        let proven = unsafe {
+            let (timeout, ticket) = (null_mut(), null_mut());
+            Esys_PolicySecret(
+                esys,
+                entity,
+                policy,
+                session,
+                none,
+                none,
+                &nonce,
+                &cp_hash,
+                &policy_ref,
+                0,
+                timeout,
+                ticket,
+            )
+        };
+        check("using the vault key", proven)
+    }
+
+    fn policy_or(&mut self, policy: ESYS_TR, branches: &[[u8; 32]]) -> Result<()> {
+        let mut list = TPML_DIGEST::default();
+        for (slot, branch) in list.digests.iter_mut().zip(branches) {
+            slot.size = 32;
+            slot.buffer.iter_mut().zip(branch).for_each(|(to, from)| *to = *from);
+            list.count += 1;
+        }
+        let (esys, none) = (self.esys, ESYS_TR_NONE);
+        // SAFETY: the context is open; `list` outlives the call and counts what it holds.
+        check("satisfying a policy", unsafe { Esys_PolicyOR(esys, policy, none, none, none, &list) })
+    }
+
+    /// The new authValue is encrypted in `hmac`, which authorizes nothing here. In `policy` the TPM would mix
+    /// the index's old authValue into the key (Part 1 §21.2), and a client that does not know it would
+    /// set garbage without noticing.
+    fn nv_change_auth(
+        &mut self,
+        index: ESYS_TR,
+        policy: ESYS_TR,
+        hmac: ESYS_TR,
+        auth: &Secret,
+    ) -> Result<()> {
+        self.set_attributes(hmac, TPMA_SESSION_DECRYPT | TPMA_SESSION_CONTINUESESSION)?;
+        let (esys, none) = (self.esys, ESYS_TR_NONE);
+        // SAFETY: the context is open; `auth` outlives the call.
+        let changed =
+            with_auth(auth, |auth| unsafe { Esys_NV_ChangeAuth(esys, index, policy, hmac, none, auth) });
+        check("changing the PIN", changed)
+    }
+}
+
+/// Lends `auth` in libtss2's shape, and wipes that copy.
+fn with_auth<T>(auth: &Secret, call: impl FnOnce(&TPM2B_AUTH) -> T) -> T {
+    let mut copy = TPM2B_AUTH { size: 32, ..Default::default() };
+    copy.buffer.iter_mut().zip(auth.expose_secret()).for_each(|(to, from)| *to = *from);
+    let result = call(&copy);
+    copy.buffer.zeroize();
+    result
+}
+
+fn check(during: &'static str, rc: TSS2_RC) -> Result<()> {
+    if rc == 0 { Ok(()) } else { Err(failed(during, ResponseCode(rc))) }
+}
+
+fn failed(during: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> KeyStoreError {
+    KeyStoreError::Failed { during, source: Box::new(source) }
+}
+
+/// A response code as libtss2 gives it: layer and code.
+#[derive(Debug, thiserror::Error)]
+#[error("response code 0x{0:08x}")]
+struct ResponseCode(TSS2_RC);

@@ -1,0 +1,155 @@
+//! The storage root key: found, made, or proven to be another TPM's.
+
+use tss_esapi::{
+    Context,
+    attributes::ObjectAttributes,
+    constants::response_code::Tss2ResponseCodeKind as Code,
+    handles::{KeyHandle, ObjectHandle, PersistentTpmHandle},
+    interface_types::{
+        algorithm::HashingAlgorithm,
+        dynamic_handles::Persistent,
+        ecc::EccCurve,
+        key_bits::RsaKeyBits,
+        resource_handles::{Hierarchy, Provision},
+        session_handles::AuthSession,
+    },
+    structures::{
+        Auth, Public, PublicBuilder, PublicKeyRsa, PublicRsaParametersBuilder, RsaExponent,
+        SymmetricDefinitionObject,
+    },
+};
+use vault_core::keystore::KeyStoreError;
+
+use crate::{
+    error::{During, Result, code, failed, owner},
+    policy::{Name, object_name},
+    templates::{self, SRK_ATTRIBUTES},
+};
+
+/// Where the TCG's provisioning guidance puts the SRK.
+pub(crate) const HANDLE: u32 = 0x8100_0001;
+
+/// Finds the SRK that a vault was made under. If something else is there, or nothing, derives the SRK anew
+/// from the TPM's seed: the same Name puts it back where it was, another Name proves that the keys are gone.
+pub(crate) fn find(ctx: &mut Context, name: &Name, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
+    let found = persistent(ctx)?;
+    if let Some(srk) = found {
+        if ctx.tr_get_name(srk.into()).during("finding the SRK")?.value() == name.as_slice() {
+            return Ok(srk);
+        }
+    }
+    let derived = match derive(ctx, name, owner_auth) {
+        // Without the owner the Name that is there is all the proof there is.
+        Err(KeyStoreError::OwnerAuthNeeded) if found.is_some() => return Err(KeyStoreError::KeysGone),
+        other => other?.ok_or(KeyStoreError::KeysGone)?,
+    };
+    if found.is_some() {
+        ctx.flush_context(derived.into()).during("flushing a key")?;
+        return Err(KeyStoreError::ForeignSrk {
+            why: "this TPM's own SRK, under which the vault was made, was moved away",
+        });
+    }
+    persist(ctx, derived, owner_auth)
+}
+
+/// Finds the SRK for a new vault, or makes it. Returns its Name too.
+pub(crate) fn find_or_make(ctx: &mut Context, owner_auth: Option<&Auth>) -> Result<(KeyHandle, Name)> {
+    let srk = match persistent(ctx)? {
+        Some(srk) => srk,
+        None => {
+            let made = create(ctx, templates::srk()?, owner_auth)?;
+            persist(ctx, made, owner_auth)?
+        }
+    };
+    let (public, _, _) = ctx.execute_without_session(|c| c.read_public(srk)).during("reading the SRK")?;
+    match unfit(&public) {
+        Some(why) => Err(KeyStoreError::ForeignSrk { why }),
+        None => Ok((srk, object_name(&public)?)),
+    }
+}
+
+fn persistent(ctx: &mut Context) -> Result<Option<KeyHandle>> {
+    let handle = PersistentTpmHandle::new(HANDLE).during("finding the SRK")?;
+    match ctx.execute_without_session(|c| c.tr_from_tpm_public(handle.into())) {
+        Ok(object) => Ok(Some(object.into())),
+        Err(e) if matches!(code(&e), Some(Code::Handle | Code::Value)) => Ok(None),
+        Err(e) => Err(failed("finding the SRK", e)),
+    }
+}
+
+/// The key that this TPM's seed makes of one of the templates, if one has this Name.
+fn derive(ctx: &mut Context, name: &Name, owner_auth: Option<&Auth>) -> Result<Option<KeyHandle>> {
+    for template in [templates::srk()?, rsa_template()?] {
+        let key = create(ctx, template, owner_auth)?;
+        if ctx.tr_get_name(key.into()).during("deriving the SRK")?.value() == name.as_slice() {
+            return Ok(Some(key));
+        }
+        ctx.flush_context(key.into()).during("flushing a key")?;
+    }
+    Ok(None)
+}
+
+fn create(ctx: &mut Context, template: Public, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
+    set_owner_auth(ctx, owner_auth)?;
+    ctx.execute_with_session(Some(AuthSession::Password), |c| {
+        c.create_primary(Hierarchy::Owner, template, None, None, None, None)
+    })
+    .map(|made| made.key_handle)
+    .map_err(owner(owner_auth.is_some(), "making the SRK"))
+}
+
+fn persist(ctx: &mut Context, key: KeyHandle, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
+    let handle = PersistentTpmHandle::new(HANDLE).during("persisting the SRK")?;
+    let persisted = ctx
+        .execute_with_session(Some(AuthSession::Password), |c| {
+            c.evict_control(Provision::Owner, key.into(), Persistent::Persistent(handle))
+        })
+        .map_err(owner(owner_auth.is_some(), "persisting the SRK"))?;
+    ctx.flush_context(key.into()).during("flushing a key")?;
+    Ok(KeyHandle::from(persisted))
+}
+
+pub(crate) fn set_owner_auth(ctx: &mut Context, owner_auth: Option<&Auth>) -> Result<()> {
+    let Some(auth) = owner_auth else { return Ok(()) };
+    ctx.tr_set_auth(ObjectHandle::Owner, auth.clone()).during("setting the owner authorization")
+}
+
+/// Why a key cannot be a storage root key by the TCG's templates (EK Credential Profile §B.3.3, §B.3.4
+/// for the shapes), if it cannot.
+fn unfit(public: &Public) -> Option<&'static str> {
+    if public.object_attributes() != ObjectAttributes::from(SRK_ATTRIBUTES) {
+        return Some("its attributes are not 0x00030472");
+    }
+    if public.name_hashing_algorithm() != HashingAlgorithm::Sha256 || !public.auth_policy().is_empty() {
+        return Some("its name algorithm is not SHA-256, or it has a policy");
+    }
+    if public.symmetric_algorithm() != Some(SymmetricDefinitionObject::AES_128_CFB) {
+        return Some("its symmetric algorithm is not AES-128-CFB");
+    }
+    match public {
+        Public::Ecc { parameters, .. } if parameters.ecc_curve() == EccCurve::NistP256 => None,
+        Public::Rsa { parameters, .. } if parameters.key_bits() == RsaKeyBits::Rsa2048 => None,
+        _ => Some("it is neither P-256 nor RSA-2048"),
+    }
+}
+
+/// The template that Windows and older tools persist.
+fn rsa_template() -> Result<Public> {
+    let build = || {
+        PublicBuilder::new()
+            .with_public_algorithm(tss_esapi::interface_types::algorithm::PublicAlgorithm::Rsa)
+            .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
+            .with_object_attributes(ObjectAttributes::from(SRK_ATTRIBUTES))
+            .with_rsa_parameters(
+                PublicRsaParametersBuilder::new_restricted_decryption_key(
+                    SymmetricDefinitionObject::AES_128_CFB,
+                    RsaKeyBits::Rsa2048,
+                    RsaExponent::default(),
+                )
+                .build()?,
+            )
+            .with_rsa_unique_identifier(PublicKeyRsa::default())
+            .build()
+    };
+    build().during("building a key template")
+}

@@ -1,0 +1,132 @@
+//! What a TPM says of itself.
+
+use std::time::Duration;
+
+use tss_esapi::{
+    Context,
+    constants::{CapabilityType, PropertyTag, response_code::Tss2ResponseCodeKind as Code},
+    interface_types::{resource_handles::NvAuth, session_handles::AuthSession},
+    structures::{Auth, CapabilityData},
+};
+use vault_core::keystore::{Anchor, KeyStoreError, Lockout, TpmKind, TpmStatus, WrongPins};
+
+use crate::{
+    address::Address,
+    anchor::Place,
+    error::{During, Result, code, failed},
+    link::{close, find_index},
+    srk,
+};
+
+/// A TPM's fixed and changing properties (`TPM_PT`, Part 2 §6.13).
+pub(crate) struct About {
+    pub(crate) kind: TpmKind,
+    pub(crate) model: String,
+    pub(crate) lockout: Lockout,
+    /// Whether it knows PIN FAIL indices: specification 1.38 or later.
+    pub(crate) counts_pins: bool,
+}
+
+pub(crate) fn status(
+    address: &Address,
+    owner_auth: Option<&Auth>,
+    anchor: Option<&Anchor>,
+) -> Result<TpmStatus> {
+    let mut ctx = address.connect()?;
+    let About { kind, model, lockout, .. } = describe(&mut ctx)?;
+    let wrong_pins = match anchor {
+        Some(anchor) => wrong_pins(&mut ctx, owner_auth, &Place::from_anchor(anchor)?)?,
+        None => None,
+    };
+    Ok(TpmStatus { kind, model, wrong_pins, lockout })
+}
+
+pub(crate) fn describe(ctx: &mut Context) -> Result<About> {
+    let fixed = properties(ctx, PropertyTag::FamilyIndicator)?;
+    let (maker, vendor) = (
+        text(&fixed, &[PropertyTag::Manufacturer]),
+        text(
+            &fixed,
+            &[
+                PropertyTag::VendorString1,
+                PropertyTag::VendorString2,
+                PropertyTag::VendorString3,
+                PropertyTag::VendorString4,
+            ],
+        ),
+    );
+    Ok(About {
+        kind: kind(&maker),
+        model: format!("{maker} {vendor}").trim().to_owned(),
+        lockout: lockout(ctx)?,
+        counts_pins: value(&fixed, PropertyTag::Revision) >= 138,
+    })
+}
+
+/// How long until a TPM in lockout allows one more try, if it tells.
+pub(crate) fn lockout_recovery(address: &Address) -> Option<Duration> {
+    let mut ctx = address.connect().ok()?;
+    lockout(&mut ctx).ok().map(|l| l.recovery)
+}
+
+fn lockout(ctx: &mut Context) -> Result<Lockout> {
+    let changing = properties(ctx, PropertyTag::Permanent)?;
+    Ok(Lockout {
+        counter: value(&changing, PropertyTag::LockoutCounter),
+        limit: value(&changing, PropertyTag::MaxAuthFail),
+        recovery: Duration::from_secs(value(&changing, PropertyTag::LockoutInterval).into()),
+    })
+}
+
+/// By the manufacturer's id (TCG Vendor ID Registry §2). Whoever is not known is taken for software, so that
+/// no test key passes for one in hardware.
+fn kind(maker: &str) -> TpmKind {
+    match maker {
+        "INTC" | "AMD" | "QCOM" | "HISI" | "SMSN" => TpmKind::Firmware,
+        "IFX" | "STM" | "NTC" | "ATML" | "NSM" | "WEC" | "SMSC" | "TXN" | "NSG" | "SECE" => TpmKind::Discrete,
+        _ => TpmKind::Software,
+    }
+}
+
+/// The count, read as the owner in a password session. `None` where the owner's authorization is set and
+/// was not given; a failure there costs nothing, the owner is exempt from dictionary-attack protection.
+fn wrong_pins(ctx: &mut Context, owner_auth: Option<&Auth>, place: &Place) -> Result<Option<WrongPins>> {
+    let pin = find_index(ctx, &place.pin, "the PIN index")?;
+    srk::set_owner_auth(ctx, owner_auth)?;
+    let read = ctx.execute_with_session(Some(AuthSession::Password), |c| {
+        c.nv_read(NvAuth::Owner, pin, place.pin.size, 0)
+    });
+    close(ctx, pin.into())?;
+    let data = match read {
+        Ok(data) => data,
+        Err(e) if matches!(code(&e), Some(Code::BadAuth | Code::AuthFail)) => return Ok(None),
+        Err(e) => return Err(failed("reading the count of wrong PINs", e)),
+    };
+    let replaced = || KeyStoreError::Replaced { what: "the PIN index" };
+    let (words, []) = data.value().as_chunks::<4>() else { return Err(replaced()) };
+    let [count, limit] = words else { return Err(replaced()) };
+    Ok(Some(WrongPins { count: u32::from_be_bytes(*count), limit: u32::from_be_bytes(*limit) }))
+}
+
+/// The group of properties that starts with `first`, as (tag, value).
+fn properties(ctx: &mut Context, first: PropertyTag) -> Result<Vec<(u32, u32)>> {
+    let step = "asking the TPM about itself";
+    let (data, _) = ctx
+        .execute_without_session(|c| c.get_capability(CapabilityType::TpmProperties, first.into(), 128))
+        .during(step)?;
+    let CapabilityData::TpmProperties(list) = data else {
+        return Err(KeyStoreError::Malformed { what: "the TPM's answer about itself" });
+    };
+    Ok(list.into_iter().map(|p| (u32::from(p.property()), p.value())).collect())
+}
+
+fn value(properties: &[(u32, u32)], tag: PropertyTag) -> u32 {
+    properties.iter().find(|(t, _)| *t == u32::from(tag)).map_or(0, |(_, value)| *value)
+}
+
+/// Four characters a property, padded with zeros or spaces.
+fn text(properties: &[(u32, u32)], tags: &[PropertyTag]) -> String {
+    let bytes = tags.iter().flat_map(|tag| value(properties, *tag).to_be_bytes());
+    let text: String = bytes.filter(|b| (0x20..0x7f).contains(b)).map(char::from).collect();
+    text.trim().to_owned()
+}

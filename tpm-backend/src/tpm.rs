@@ -1,0 +1,149 @@
+use secrecy::{ExposeSecret, SecretSlice};
+use tss_esapi::{
+    constants::CapabilityType,
+    handles::TpmHandle,
+    structures::{Auth, CapabilityData},
+};
+use vault_core::{
+    keystore::{
+        Anchor, ContainerKey, KeyStore, KeyStoreError, Provisioned, RecordAnchor, TpmStatus, UnlockedKeys,
+    },
+    pin::PinSecrets,
+};
+
+use crate::{
+    address::Address,
+    erase,
+    error::{During, Result, lost_a_reply, with_recovery},
+    link::Link,
+    provision, status,
+    unlocked::UnlockedTpm,
+};
+
+/// `TPM2_GetCapability(TPM_CAP_HANDLES)` from these on (Part 2 §6.12): what is loaded in the TPM now.
+const LOADED: [u32; 2] = [0x8000_0000, 0x0200_0000];
+
+/// A TPM that holds vaults.
+///
+/// A connection is made when the first command needs it and dropped, with everything it holds in the TPM,
+/// when an operation ends or fails.
+pub struct Tpm {
+    pub(crate) address: Address,
+    owner_auth: Option<SecretSlice<u8>>,
+    link: Option<Link>,
+    /// A reply was lost: something may be loaded whose handle we never learned.
+    suspect: bool,
+}
+
+impl Tpm {
+    /// A TPM at `address`; nothing is sent to it yet.
+    #[must_use]
+    pub fn new(address: Address) -> Self {
+        Self { address, owner_auth: None, link: None, suspect: false }
+    }
+
+    /// Gives the TPM's owner authorization, where it is set: set-up and wipe need it, and the count of
+    /// wrong PINs is only shown with it.
+    pub fn set_owner_auth(&mut self, auth: SecretSlice<u8>) {
+        self.owner_auth = Some(auth);
+        self.link = None;
+    }
+
+    pub(crate) fn owner_auth(&self) -> Result<Option<Auth>> {
+        let Some(auth) = &self.owner_auth else { return Ok(None) };
+        Auth::try_from(auth.expose_secret().to_vec()).map(Some).map_err(|_| KeyStoreError::OwnerAuthWrong)
+    }
+
+    /// Runs `operation` on the vault's link, made if need be.
+    pub(crate) fn on_link<T>(
+        &mut self,
+        anchor: &Anchor,
+        operation: impl FnOnce(&mut Link) -> Result<T>,
+    ) -> Result<T> {
+        self.guarded(|tpm| {
+            if !tpm.link.as_ref().is_some_and(|link| link.is_for(anchor)) {
+                tpm.link = None;
+                let owner = tpm.owner_auth()?;
+                tpm.link = Some(Link::open(&tpm.address, anchor, owner.as_ref())?);
+            }
+            tpm.link.as_mut().map_or(Err(KeyStoreError::Malformed { what: "a link" }), operation)
+        })
+    }
+
+    /// Runs `operation` so that nothing stays in the TPM if it fails.
+    pub(crate) fn guarded<T>(&mut self, operation: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.suspect {
+            self.sweep()?;
+        }
+        let result = operation(self);
+        let Err(error) = result else { return result };
+        if matches!(error, KeyStoreError::WrongPin) {
+            // Nothing is out of order: the next try can use the same link.
+            return Err(error);
+        }
+        self.link = None;
+        if lost_a_reply(&error) {
+            self.suspect = true;
+            // If the TPM cannot be reached even for this, the next operation tries again first.
+            drop(self.sweep());
+        }
+        Err(with_recovery(error, || status::lockout_recovery(&self.address)))
+    }
+
+    /// Ends the link and flushes what it holds.
+    pub(crate) fn close(&mut self) {
+        self.link = None;
+    }
+
+    /// Flushes everything that is loaded where we can see it. Behind a resource manager that is only what
+    /// is ours; without one, the TPM has no other user than us.
+    fn sweep(&mut self) -> Result<()> {
+        let step = "clearing up after a failure";
+        let mut ctx = self.address.connect()?;
+        for first in LOADED {
+            let (loaded, _) = ctx
+                .execute_without_session(|c| c.get_capability(CapabilityType::Handles, first, 64))
+                .during(step)?;
+            let CapabilityData::Handles(handles) = loaded else { continue };
+            for handle in handles.into_inner() {
+                flush(&mut ctx, handle).during(step)?;
+            }
+        }
+        self.suspect = false;
+        Ok(())
+    }
+}
+
+fn flush(ctx: &mut tss_esapi::Context, handle: TpmHandle) -> tss_esapi::Result<()> {
+    let object = ctx.execute_without_session(|c| c.tr_from_tpm_public(handle))?;
+    ctx.flush_context(object)
+}
+
+impl KeyStore for Tpm {
+    fn provision(
+        &mut self,
+        pin: &PinSecrets,
+        key: &ContainerKey,
+        record: &mut RecordAnchor<'_>,
+    ) -> Result<Provisioned> {
+        self.close();
+        self.guarded(|tpm| provision::provision(&tpm.address, tpm.owner_auth()?.as_ref(), pin, key, record))
+    }
+
+    fn container_key(&mut self, anchor: &Anchor) -> Result<ContainerKey> {
+        self.on_link(anchor, Link::container_key)
+    }
+
+    fn unlock<'a>(&'a mut self, anchor: &Anchor, pin: &PinSecrets) -> Result<Box<dyn UnlockedKeys + 'a>> {
+        Ok(Box::new(UnlockedTpm::unlock(self, anchor, pin)?))
+    }
+
+    fn status(&mut self, anchor: Option<&Anchor>) -> Result<TpmStatus> {
+        self.guarded(|tpm| status::status(&tpm.address, tpm.owner_auth()?.as_ref(), anchor))
+    }
+
+    fn erase(&mut self, anchor: &Anchor) -> Result<()> {
+        self.close();
+        self.guarded(|tpm| erase::erase(&tpm.address, tpm.owner_auth()?.as_ref(), anchor))
+    }
+}
