@@ -5,5 +5,5 @@ pub mod proxy;
 mod scene;
 mod tpm;
 
-pub use scene::{Scene, creation_options, pin, request_options, rng};
+pub use scene::{PIN, Scene, creation_options, pin, request_options, rng, scale};
 pub use tpm::{TestTpm, key_store};

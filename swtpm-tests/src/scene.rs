@@ -19,7 +19,7 @@ pub struct Scene {
 }
 
 /// The PIN of every test vault.
-const PIN: &str = "271828";
+pub const PIN: &str = "271828";
 
 impl Scene {
     /// A vault, set up with [`PIN`].
@@ -95,4 +95,10 @@ pub fn request_options(rp_id: &str) -> String {
 fn base64url(text: &str) -> String {
     use base64ct::{Base64UrlUnpadded, Encoding};
     Base64UrlUnpadded::encode_string(text.as_bytes())
+}
+
+/// The size of a test: `full` under `make torture` (`PASSHOLD_TORTURE` is set), else `quick`.
+#[must_use]
+pub fn scale(quick: usize, full: usize) -> usize {
+    if std::env::var_os("PASSHOLD_TORTURE").is_some() { full } else { quick }
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::net::Ipv4Addr;
+use std::process::ExitCode;
 
 use clap::Parser;
 use relying_party::{RelyingParty, router};
@@ -16,10 +17,22 @@ struct Args {
 }
 
 #[tokio::main]
+async fn main() -> ExitCode {
+    match serve(&Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[expect(clippy::print_stdout, reason = "the address is this program's output")]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let args = Args::parse();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).await?;
+async fn serve(args: &Args) -> Result<(), Box<dyn Error>> {
+    let port = args.port;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .map_err(|error| format!("could not listen on 127.0.0.1:{port}: {error}; try --port 0"))?;
     let origin = format!("http://localhost:{}", listener.local_addr()?.port());
     let rp = RelyingParty::new(&origin)?;
     println!("listening on {origin}");
