@@ -1,2 +1,36 @@
-//! Passhold.
-fn main() {}
+//! `passhold`: passkeys in this machine's TPM, from the terminal.
+
+mod app;
+mod args;
+mod commands;
+mod config;
+mod failure;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{app::App, args::Args, failure::Failure};
+
+fn main() -> ExitCode {
+    tpm_backend::silence_libtss2();
+    let args = Args::parse();
+    let json = args.global.json;
+    match harden()
+        .and_then(|()| App::new(args.global))
+        .and_then(|mut app| commands::run(&mut app, args.command))
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}
+
+/// No core dumps, and no ptrace by other processes of the same user: the PIN passes through this memory.
+fn harden() -> Result<(), Failure> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none)
+        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
+        .map_err(|e| Failure::unexpected("cannot turn core dumps off", e))
+}

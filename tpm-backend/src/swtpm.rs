@@ -1,10 +1,13 @@
 //! A software TPM of one's own, for development and tests. Nothing protects its keys.
 
 use std::{
-    fs::DirBuilder,
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    os::unix::{fs::DirBuilderExt, process::CommandExt},
+    os::unix::{
+        fs::{DirBuilderExt, OpenOptionsExt},
+        process::CommandExt,
+    },
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -31,6 +34,8 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Swtpm {
     child: Child,
     port: u16,
+    // Held while it runs.
+    _lock: File,
 }
 
 /// Why no software TPM could be started.
@@ -40,7 +45,10 @@ pub enum SwtpmError {
     /// The program is not on this machine.
     #[error("the program swtpm (or setpriv) is not installed")]
     NotInstalled(#[source] io::Error),
-    /// It was started and did not come up; usually another swtpm holds the state.
+    /// Another process runs a software TPM on this state.
+    #[error("the software TPM is in use by another process")]
+    Busy,
+    /// It was started and did not come up.
     #[error("swtpm did not start: {log}")]
     Failed {
         /// What swtpm said.
@@ -56,10 +64,12 @@ impl Swtpm {
     /// It listens on two adjacent loopback ports and dies with the thread that started it.
     pub fn start(state: &Path) -> Result<Self, SwtpmError> {
         DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+        let lock = lock(state)?;
         let mut log = String::new();
         for _ in 0..PORT_ATTEMPTS {
             let Some(port) = free_port_pair()? else { continue };
-            let mut swtpm = Self { child: spawn(state, port).map_err(SwtpmError::NotInstalled)?, port };
+            let child = spawn(state, port).map_err(SwtpmError::NotInstalled)?;
+            let mut swtpm = Self { child, port, _lock: lock.try_clone()? };
             if swtpm.is_up()? {
                 return Ok(swtpm);
             }
@@ -79,7 +89,8 @@ impl Swtpm {
     fn is_up(&mut self) -> io::Result<bool> {
         while self.child.try_wait()?.is_none() {
             if exchange(self.port, &GET_TEST_RESULT).is_ok() {
-                return Ok(true);
+                // A stranger may have answered on a port that ours then failed to get.
+                return Ok(self.child.try_wait()?.is_none());
             }
             std::thread::sleep(POLL);
         }
@@ -111,6 +122,16 @@ impl Drop for Swtpm {
         drop(exchange(self.port, &SHUTDOWN));
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+fn lock(state: &Path) -> Result<File, SwtpmError> {
+    let path = state.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(SwtpmError::Busy),
+        Err(TryLockError::Error(e)) => Err(e.into()),
     }
 }
 

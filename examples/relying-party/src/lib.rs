@@ -3,6 +3,8 @@
 //!
 //! [`RelyingParty`] verifies in-process; [`router`] puts the same calls behind HTTP.
 
+#![allow(clippy::doc_markdown, reason = "WebAuthn is a name, not code")]
+
 mod error;
 mod http;
 mod relying_party;

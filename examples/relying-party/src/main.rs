@@ -1,5 +1,7 @@
 //! Serves the relying party on 127.0.0.1.
 
+#![allow(clippy::doc_markdown, reason = "WebAuthn is a name, not code")]
+
 use std::error::Error;
 use std::net::Ipv4Addr;
 use std::process::ExitCode;

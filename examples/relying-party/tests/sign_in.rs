@@ -1,5 +1,5 @@
 //! The relying party over real HTTP, refusals first.
-#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step fails the test")]
 
 mod common;
 

@@ -12,6 +12,14 @@ pub enum VaultError {
     KeyStore(#[from] KeyStoreError),
 }
 
+impl VaultError {
+    /// Whether another process uses the vault, so that waiting helps.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Container(ContainerError::Busy { .. }))
+    }
+}
+
 /// Why a vault could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -32,13 +32,27 @@ pub enum TriesLeft {
     ByPasshold(u32),
 }
 
+impl TriesLeft {
+    /// The number, whoever counted.
+    #[must_use]
+    pub fn count(self) -> u32 {
+        match self {
+            Self::ByTpm(count) | Self::ByPasshold(count) => count,
+        }
+    }
+}
+
 /// The limit that set-up writes into the TPM.
 pub const PIN_LIMIT: u32 = 8;
 
 impl<'k> Vault<'k> {
     /// Opens the vault in `dir`. A wipe that was interrupted is completed, and that is the error.
     pub fn open(dir: &Path, keys: &'k mut dyn KeyStore) -> Result<Self, OpenError> {
-        let container = Container::open(dir)?;
+        Self::open_container(Container::open(dir)?, keys)
+    }
+
+    /// Opens the vault in a container that the caller has locked.
+    pub fn open_container(container: Container, keys: &'k mut dyn KeyStore) -> Result<Self, OpenError> {
         match container.state()? {
             State::Active => {}
             State::Provisioning => return Err(OpenError::Unfinished),
@@ -102,7 +116,8 @@ impl<'k> Vault<'k> {
         Ok(if self.store.wrong_pins()? == 0 { None } else { Some(self.tries_left()?) })
     }
 
-    fn tries_left(&mut self) -> Result<TriesLeft, UnlockError> {
+    /// How many wrong PINs are still allowed.
+    pub fn tries_left(&mut self) -> Result<TriesLeft, UnlockError> {
         let own = TriesLeft::ByPasshold(PIN_LIMIT.saturating_sub(self.store.wrong_pins()?));
         Ok(self.status()?.wrong_pins.map_or(own, |wrong| TriesLeft::ByTpm(wrong.left())))
     }

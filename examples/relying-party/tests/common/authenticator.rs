@@ -54,7 +54,7 @@ impl Authenticator {
             "attStmt" => { "alg" => -7, "sig" => ciborium::Value::Bytes(signature) },
             "authData" => ciborium::Value::Bytes(auth_data),
         });
-        self.response(json!({
+        self.response(&json!({
             "clientDataJSON": encode(&client_data),
             "attestationObject": encode(&to_cbor(&attestation.unwrap())),
             "transports": ["internal"],
@@ -70,7 +70,7 @@ impl Authenticator {
         let client_data = self.client_data("webauthn.get", options, lie);
         let auth_data = self.auth_data(options["rpId"].as_str().unwrap(), 0, lie);
         let signature = self.sign(&auth_data, &client_data, lie);
-        self.response(json!({
+        self.response(&json!({
             "clientDataJSON": encode(&client_data),
             "authenticatorData": encode(&auth_data),
             "signature": encode(&signature),
@@ -116,7 +116,7 @@ impl Authenticator {
         signature.to_der().as_bytes().to_vec()
     }
 
-    fn response(&self, response: Value) -> Value {
+    fn response(&self, response: &Value) -> Value {
         let id = encode(&self.credential_id);
         json!({
             "id": id,

@@ -1,0 +1,42 @@
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+use vault_core::container::{Account, AccountId};
+
+use crate::{
+    app::App,
+    failure::Result,
+    terminal::{date, plain},
+};
+
+pub(crate) fn run(app: &mut App) -> Result<()> {
+    let mut keys = app.keys()?;
+    let accounts = app.open(&mut keys)?.accounts()?;
+    let json: Vec<_> = accounts.iter().map(|(id, account)| to_json(*id, account)).collect();
+    app.print(&json, || if accounts.is_empty() { "No passkeys yet.".to_owned() } else { table(&accounts) })
+}
+
+/// A passkey as scripts see it.
+pub(super) fn to_json(id: AccountId, account: &Account) -> Value {
+    json!({
+        "id": id,
+        "rpId": account.rp_id,
+        "rpName": account.rp_name,
+        "userName": account.user_name,
+        "displayName": account.display_name,
+        "name": account.label,
+        "credentialId": account.credential_id.to_string(),
+        "created": account.created,
+    })
+}
+
+fn table(accounts: &[(AccountId, Account)]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["ID", "SITE", "ACCOUNT", "NAME", "MADE"]);
+    for (id, account) in accounts {
+        let name = account.label.as_deref().map(plain).unwrap_or_default();
+        let (site, user) = (account.rp_id.to_string(), plain(&account.user_name));
+        table.add_row([id.to_string(), site, user, name, date(account.created)]);
+    }
+    table.trim_fmt()
+}

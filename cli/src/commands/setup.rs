@@ -1,0 +1,47 @@
+use serde_json::json;
+use vault_core::{
+    container::{Container, ContainerError, State},
+    pin::Pin,
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    app::{App, note, patiently, rng},
+    failure::{Exit, Failure, Result},
+    terminal::PinSource,
+};
+
+pub(crate) fn run(app: &mut App) -> Result<()> {
+    // Before a PIN is thought up for nothing.
+    match Container::open(&app.dir) {
+        Ok(found) if found.state()? == State::Active => {
+            return Err(ContainerError::Exists { dir: app.dir.clone() }.into());
+        }
+        Ok(_) | Err(ContainerError::NotFound { .. } | ContainerError::Busy { .. }) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let mut keys = app.keys()?;
+    let pin = choose_pin(app, "Choose a PIN: ")?;
+    let material = pin.material();
+    patiently(
+        || vault_core::setup(&app.dir, &mut keys.tpm, &material, &mut rng()),
+        vault_core::VaultError::is_busy,
+    )?;
+    note("the TPM allows 8 wrong PINs in a row, then none; keep the PIN safe");
+    app.print(&json!({"vault": app.dir}), || format!("Made a vault in {}.", app.dir.display()))
+}
+
+/// A new PIN, typed twice on a terminal, until the policy accepts one.
+pub(super) fn choose_pin(app: &mut App, prompt: &str) -> Result<Pin> {
+    let typed = app.pins.read_text(prompt)?;
+    let pin = app.policy.accept(&typed)?;
+    if let PinSource::Terminal = app.pins {
+        let again: Zeroizing<String> = app.pins.read_text("Once more: ")?;
+        if *again != *typed {
+            return Err(
+                Failure::new(Exit::PinRefused, "the two PINs differ").next("Nothing was changed; try again.")
+            );
+        }
+    }
+    Ok(pin)
+}

@@ -1,0 +1,46 @@
+use serde_json::json;
+use vault_core::VaultError;
+
+use crate::{
+    app::{App, Keys, note, patiently},
+    failure::{Exit, Failure, Result},
+    terminal::{ask, plain},
+};
+
+/// What has to be typed.
+const WORD: &str = "wipe";
+
+pub(crate) fn run(app: &mut App, yes: bool) -> Result<()> {
+    let mut keys = app.keys()?;
+    tell_what_is_lost(app, &mut keys)?;
+    if !yes {
+        let answer = ask(&format!("Type \"{WORD}\" to destroy the vault in {}: ", app.dir.display()))
+            .map_err(|failure| failure.next("Run this in a terminal, or give --yes."))?;
+        if answer != WORD {
+            return Err(Failure::new(Exit::NotConfirmed, "nothing was destroyed"));
+        }
+    }
+    patiently(|| vault_core::wipe(&app.dir, &mut keys.tpm), VaultError::is_busy)?;
+    app.print(&json!({"wiped": app.dir}), || {
+        "The vault is destroyed. The TPM has forgotten its secret: no copy of the file can sign again."
+            .to_owned()
+    })
+}
+
+fn tell_what_is_lost(app: &App, keys: &mut Keys) -> Result<()> {
+    match app.open(keys).and_then(|vault| Ok(vault.accounts()?)) {
+        Ok(accounts) => {
+            note(format!("{} passkeys will be lost:", accounts.len()));
+            for (id, account) in accounts {
+                note(format!("{id}: {} at {}", plain(account.name()), account.rp_id));
+            }
+            Ok(())
+        }
+        // A vault that cannot be read can still be wiped.
+        Err(failure) if failure.leaves_a_vault() => {
+            note(format!("the passkeys that will be lost cannot be listed: {failure}"));
+            Ok(())
+        }
+        Err(failure) => Err(failure),
+    }
+}

@@ -1,0 +1,355 @@
+//! What went wrong, what to do next, and the exit code for it.
+
+use std::{
+    error::Error as StdError,
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use serde_json::json;
+use tpm_backend::swtpm::SwtpmError;
+use vault_core::{
+    CeremonyError, OpenError, TriesLeft, UnlockError, VaultError,
+    container::ContainerError,
+    keystore::KeyStoreError,
+    pin::PinRefused,
+    webauthn::{OriginError, RequestError},
+};
+
+use crate::terminal;
+
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Exit codes. Stable: scripts depend on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    Unexpected = 1,
+    Usage = 2,
+    Request = 3,
+    NoVault = 4,
+    WrongPin = 5,
+    PinLocked = 6,
+    NoTpm = 7,
+    Lockout = 8,
+    KeysGone = 9,
+    Damaged = 10,
+    RolledBack = 11,
+    Busy = 12,
+    NoPasskey = 13,
+    Excluded = 14,
+    NotConfirmed = 15,
+    PinRefused = 16,
+    OwnerAuth = 17,
+    Exists = 18,
+}
+
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+   1  something unexpected failed
+   2  the command line or the config file cannot be understood
+   3  the relying party's request cannot be served
+   4  there is no vault
+   5  wrong PIN
+   6  the TPM refuses every PIN: too many were wrong
+   7  the TPM cannot be used
+   8  the TPM is in lockout
+   9  the vault's keys are not in this TPM
+  10  the vault's file is damaged
+  11  the vault's file is an old copy
+  12  the vault is busy
+  13  no such passkey
+  14  the relying party excludes a passkey that is here
+  15  nobody confirmed
+  16  the new PIN is refused
+  17  the TPM's owner authorization is needed, or wrong
+  18  there is a vault already";
+
+/// An error as a person or a script meets it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+    next: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    tries_left: Option<u32>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), next: None, source: None, tries_left: None }
+    }
+
+    pub(crate) fn unexpected(
+        message: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self::new(Exit::Unexpected, message).caused_by(source)
+    }
+
+    pub(crate) fn wrong_pin(left: TriesLeft) -> Self {
+        let mut failure = Self::new(Exit::WrongPin, format!("wrong PIN; {}", terminal::tries(left)));
+        failure.tries_left = Some(left.count());
+        failure.next(match left.count() {
+            0 => "The TPM now refuses every PIN. \"passhold wipe\" makes room for a new vault.",
+            _ => "Try again with the right PIN; a right one sets the count back.",
+        })
+    }
+
+    /// What to do about it.
+    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+
+    /// Whether there is a vault that this failure only keeps from being read.
+    pub(crate) fn leaves_a_vault(&self) -> bool {
+        matches!(self.exit, Exit::Damaged | Exit::KeysGone)
+    }
+
+    fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Says it on stderr and gives the exit code.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        let mut message = self.message.clone();
+        let mut source = self.source.as_deref().map(|e| e as &dyn StdError);
+        while let Some(cause) = source {
+            write!(message, ": {cause}").ok();
+            source = cause.source();
+        }
+        let code = self.exit as u8;
+        let text = if json {
+            let (name, next, left) = (format!("{:?}", self.exit), &self.next, self.tries_left);
+            json!({"error": {"exit": code, "name": name, "message": message, "next": next, "triesLeft": left}})
+                .to_string()
+        } else {
+            let next = self.next.as_ref().map_or_else(String::new, |next| format!("\n{next}"));
+            format!("passhold: {message}{next}")
+        };
+        writeln!(io::stderr(), "{text}").ok();
+        ExitCode::from(code)
+    }
+}
+
+impl From<ContainerError> for Failure {
+    fn from(error: ContainerError) -> Self {
+        let message = error.to_string();
+        let new = |exit, next: &str| Self::new(exit, message.clone()).next(next);
+        match error {
+            ContainerError::NotFound { .. } => {
+                new(Exit::NoVault, "Make one with \"passhold setup\", or name its folder with --vault.")
+            }
+            ContainerError::Exists { .. } => new(
+                Exit::Exists,
+                "Use it, name another folder with --vault, or destroy it with \"passhold wipe\".",
+            ),
+            ContainerError::Busy { .. } => new(Exit::Busy, "Try again when that process is done."),
+            ContainerError::NotAVault { .. } | ContainerError::Damaged { .. } => new(
+                Exit::Damaged,
+                "Nothing was changed. Put back a copy of the newest vault.db, if you have one.",
+            ),
+            ContainerError::NewerFormat { .. } => {
+                new(Exit::Damaged, "Use the Passhold that wrote it, or a newer one.")
+            }
+            ContainerError::NoSuchAccount { .. } => {
+                new(Exit::NoPasskey, "\"passhold list\" shows the numbers.")
+            }
+            error => Self::unexpected(message, error.source_of())
+                .next("Check the disk and the folder's permissions."),
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// The cause without the message that [`Failure`] already carries.
+trait SourceOf {
+    fn source_of(self) -> Box<dyn StdError + Send + Sync>;
+}
+
+impl SourceOf for ContainerError {
+    fn source_of(self) -> Box<dyn StdError + Send + Sync> {
+        match self {
+            Self::Io { source, .. } => source.into(),
+            Self::Database(source) => source.into(),
+            other => other.into(),
+        }
+    }
+}
+
+impl From<KeyStoreError> for Failure {
+    fn from(error: KeyStoreError) -> Self {
+        let message = error.to_string();
+        let new = |exit, next: String| Self::new(exit, message.clone()).next(next);
+        match error {
+            KeyStoreError::WrongPin => new(Exit::WrongPin, "Try again with the right PIN.".into()),
+            KeyStoreError::PinLocked => {
+                new(Exit::PinLocked, "Its passkeys cannot be used any more. \"passhold wipe\" makes room for a new vault.".into())
+            }
+            KeyStoreError::Lockout { heals_in } => new(Exit::Lockout, match heals_in {
+                Some(time) => format!(
+                    "Another program used the TPM with wrong secrets too often. It allows one more try at the latest in {}.",
+                    terminal::duration(time)
+                ),
+                None => "Wait until it heals, or reset it with \"tpm2_dictionarylockout --clear-lockout\".".into(),
+            }),
+            KeyStoreError::Missing { .. } => new(
+                Exit::NoTpm,
+                "Is the TPM switched on in the firmware set-up? To try Passhold without one: --tpm swtpm".into(),
+            ),
+            KeyStoreError::NotPermitted { .. } => {
+                new(Exit::NoTpm, "Join its group: sudo usermod -aG tss $USER, then log in again.".into())
+            }
+            KeyStoreError::Held { .. } => {
+                new(Exit::NoTpm, "Use device:/dev/tpmrm0, which several programs can share.".into())
+            }
+            KeyStoreError::Exhausted { .. } => {
+                new(Exit::NoTpm, "Another program left something loaded. End it, or use device:/dev/tpmrm0.".into())
+            }
+            KeyStoreError::TooOld => new(Exit::NoTpm, "A TPM of specification 1.38 or later is needed.".into()),
+            KeyStoreError::KeysGone | KeyStoreError::Erased => new(
+                Exit::KeysGone,
+                "These passkeys cannot be brought back. \"passhold wipe\" makes room for a new vault.".into(),
+            ),
+            KeyStoreError::Replaced { .. } => new(
+                Exit::KeysGone,
+                "Somebody with access to the TPM changed it. Nothing was signed. \"passhold wipe\" makes room for a new vault.".into(),
+            ),
+            KeyStoreError::ForeignSrk { .. } => {
+                new(Exit::NoTpm, "Put the storage root key back to 0x81000001 (tpm2_evictcontrol).".into())
+            }
+            KeyStoreError::OwnerAuthNeeded | KeyStoreError::OwnerAuthWrong => {
+                new(Exit::OwnerAuth, "Give it with --owner-auth-fd N.".into())
+            }
+            KeyStoreError::NotRecorded(source) => match source.downcast::<ContainerError>() {
+                Ok(container) => (*container).into(),
+                Err(source) => Self::unexpected(message, source),
+            },
+            KeyStoreError::Failed { source, .. } => {
+                Self::unexpected(message, source).next("Try again; if it stays, \"passhold status\" says more.")
+            }
+            error => Self::unexpected(message, Box::<dyn StdError + Send + Sync>::from(error.to_string())),
+        }
+    }
+}
+
+impl From<SwtpmError> for Failure {
+    fn from(error: SwtpmError) -> Self {
+        let next = match &error {
+            SwtpmError::NotInstalled(_) => "Install it: sudo apt install swtpm",
+            SwtpmError::Busy => {
+                return Self::new(Exit::Busy, error.to_string()).next("Try again when it is done.");
+            }
+            _ => "Check the vault's folder.",
+        };
+        Self::new(Exit::NoTpm, error.to_string()).next(next)
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let message = error.to_string();
+        match error {
+            OpenError::Container(e) => e.into(),
+            OpenError::KeyStore(e) => e.into(),
+            OpenError::Unfinished => Self::new(Exit::NoVault, message).next("Run \"passhold setup\" again."),
+            _ => Self::new(Exit::NoVault, message).next("Make a new vault with \"passhold setup\"."),
+        }
+    }
+}
+
+impl From<VaultError> for Failure {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Container(e) => e.into(),
+            VaultError::KeyStore(e) => e.into(),
+            other => Self::new(Exit::Unexpected, other.to_string()),
+        }
+    }
+}
+
+impl From<UnlockError> for Failure {
+    fn from(error: UnlockError) -> Self {
+        let message = error.to_string();
+        match error {
+            UnlockError::WrongPin => KeyStoreError::WrongPin.into(),
+            UnlockError::Container(e) => e.into(),
+            UnlockError::KeyStore(e) => e.into(),
+            _ => Self::new(Exit::RolledBack, message).next(
+                "Put back the newest vault.db. If it is lost, \"passhold wipe\" makes room for a new vault.",
+            ),
+        }
+    }
+}
+
+impl From<CeremonyError> for Failure {
+    fn from(error: CeremonyError) -> Self {
+        let message = error.to_string();
+        match error {
+            CeremonyError::Container(e) => e.into(),
+            CeremonyError::KeyStore(e) => e.into(),
+            CeremonyError::Excluded => Self::excluded(),
+            _ => Self::new(Exit::NoPasskey, message)
+                .next("\"passhold list\" shows which passkey is for which site."),
+        }
+    }
+}
+
+impl Failure {
+    pub(crate) fn excluded() -> Self {
+        Self::new(Exit::Excluded, CeremonyError::Excluded.to_string())
+            .next("You can sign in with it: \"passhold sign\".")
+    }
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        let next = match &error {
+            RequestError::Json(_) | RequestError::NotBase64Url(_) | RequestError::EmptyChallenge => {
+                "Give the options as the relying party sent them."
+            }
+            RequestError::RpId(_) => "Give the origin that sent these options with --origin.",
+            _ => "Ask the relying party for other options, or use another authenticator.",
+        };
+        let message = error.to_string();
+        match error {
+            RequestError::Json(source) => Self::new(Exit::Request, message).caused_by(source),
+            _ => Self::new(Exit::Request, message),
+        }
+        .next(next)
+    }
+}
+
+impl From<OriginError> for Failure {
+    fn from(error: OriginError) -> Self {
+        Self::new(Exit::Request, error.to_string())
+            .next("Give --origin as the browser shows it: https://host, or http://localhost:port.")
+    }
+}
+
+impl From<PinRefused> for Failure {
+    fn from(error: PinRefused) -> Self {
+        Self::new(Exit::PinRefused, format!("this PIN is refused: {error}")).next("Choose another one.")
+    }
+}
+
+/// With the vault's folder in the next step.
+pub(crate) fn unlock_failure(error: UnlockError, dir: &Path) -> Failure {
+    match error {
+        UnlockError::RolledBack { .. } => Failure::from(error).next(format!(
+            "Put the newest vault.db back into {}. If it is lost, \"passhold wipe\" makes room for a new vault.",
+            dir.display()
+        )),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,144 @@
+//! What is asked of the person, and how things are said.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufRead, BufReader, IsTerminal, Read, Write},
+    time::Duration,
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+use vault_core::{TriesLeft, pin::Pin};
+use zeroize::Zeroizing;
+
+use crate::failure::{Exit, Failure, Result};
+
+/// A line on a descriptor that is longer than this is no secret of ours.
+const LONGEST_LINE: usize = 1024;
+
+/// Where PINs come from.
+pub(crate) enum PinSource {
+    Terminal,
+    Descriptor(File),
+}
+
+impl PinSource {
+    pub(crate) fn new(fd: Option<u32>) -> Result<Self> {
+        fd.map_or(Ok(Self::Terminal), |fd| open_fd(fd).map(Self::Descriptor))
+    }
+
+    pub(crate) fn is_terminal(&self) -> bool {
+        matches!(self, Self::Terminal)
+    }
+
+    /// A PIN that is to be proven.
+    pub(crate) fn read(&mut self, prompt: &str) -> Result<Pin> {
+        // One that can be no vault's PIN is not shown to the TPM, which would count it.
+        Pin::new(&self.read_text(prompt)?).ok_or_else(|| {
+            Failure::new(Exit::WrongPin, "that is no PIN: a PIN has 1 to 63 bytes")
+                .next("Nothing was counted.")
+        })
+    }
+
+    /// A line as it was typed, hidden.
+    pub(crate) fn read_text(&mut self, prompt: &str) -> Result<Zeroizing<String>> {
+        match self {
+            Self::Descriptor(file) => read_line(file, "the PIN"),
+            Self::Terminal => rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|e| {
+                Failure::new(Exit::NotConfirmed, format!("there is no terminal to ask for the PIN on ({e})"))
+                    .next("Run this in a terminal, or give the PIN on a file descriptor with --pin-fd N.")
+            }),
+        }
+    }
+}
+
+/// One line from a descriptor that the caller opened.
+pub(crate) fn read_secret(fd: u32, what: &str) -> Result<Zeroizing<String>> {
+    read_line(&mut open_fd(fd)?, what)
+}
+
+fn open_fd(fd: u32) -> Result<File> {
+    File::open(format!("/proc/self/fd/{fd}")).map_err(|e| {
+        Failure::new(Exit::Usage, format!("cannot read file descriptor {fd} ({e})"))
+            .next("Open it for passhold, for example: --pin-fd 3 3<file")
+    })
+}
+
+/// Byte by byte, so that nothing of the next line is taken.
+fn read_line(file: &mut File, what: &str) -> Result<Zeroizing<String>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(LONGEST_LINE));
+    let mut byte = Zeroizing::new([0]);
+    loop {
+        match file
+            .read(byte.as_mut_slice())
+            .map_err(|e| Failure::unexpected(format!("cannot read {what}"), e))?
+        {
+            0 if line.is_empty() => {
+                return Err(Failure::new(Exit::NotConfirmed, format!("{what} was not given")));
+            }
+            0 => break,
+            _ if byte[0] == b'\n' => break,
+            _ if line.len() == LONGEST_LINE => {
+                return Err(Failure::new(Exit::Usage, format!("{what} is too long")));
+            }
+            _ => line.push(byte[0]),
+        }
+    }
+    let text =
+        std::str::from_utf8(&line).map_err(|_| Failure::new(Exit::Usage, format!("{what} is not UTF-8")))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// Asks on the terminal, wherever standard input comes from, and returns the answer.
+pub(crate) fn ask(question: &str) -> Result<String> {
+    let no_terminal =
+        |e: io::Error| Failure::new(Exit::NotConfirmed, format!("there is no terminal to ask on ({e})"));
+    let mut tty = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
+    write!(tty, "{question}").map_err(no_terminal)?;
+    let mut answer = String::new();
+    BufReader::new(tty).read_line(&mut answer).map_err(no_terminal)?;
+    Ok(answer.trim().to_owned())
+}
+
+/// Whether standard input is a person's keyboard, from which nobody types options.
+pub(crate) fn stdin_is_a_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
+pub(crate) fn tries(left: TriesLeft) -> String {
+    match left {
+        TriesLeft::ByTpm(0) | TriesLeft::ByPasshold(0) => "no tries left".to_owned(),
+        TriesLeft::ByTpm(1) => "1 try left, counted by the TPM".to_owned(),
+        TriesLeft::ByTpm(n) => format!("{n} tries left, counted by the TPM"),
+        TriesLeft::ByPasshold(n) => {
+            format!("{n} tries left by Passhold's own count; this TPM shows its own only to its owner")
+        }
+    }
+}
+
+pub(crate) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} seconds"),
+        120..7200 => format!("{} minutes", seconds.div_ceil(60)),
+        _ => format!("{} hours", seconds.div_ceil(3600)),
+    }
+}
+
+/// A point in time as a person reads it.
+pub(crate) fn date(seconds: u64) -> String {
+    let at = i64::try_from(seconds).ok().and_then(|s| Timestamp::from_second(s).ok());
+    at.map_or_else(
+        || "?".to_owned(),
+        |at| at.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
+    )
+}
+
+/// Text from a relying party, without what could rewrite the line it stands in.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || is_bidi_control(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Unicode's explicit directional formatting characters (UAX 9 §2).
+fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
