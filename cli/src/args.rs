@@ -20,11 +20,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// The vault's folder [default: $XDG_DATA_HOME/passhold]
+    /// The vault's folder [default: $`XDG_DATA_HOME/passhold`]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) vault: Option<PathBuf>,
 
-    /// The TPM: device:/dev/tpmrm0 (the default), swtpm (a private software TPM), or a TCTI string
+    /// The TPM: <device:/dev/tpmrm0> (the default), swtpm (a private software TPM), or a TCTI string
     #[arg(long, global = true, value_name = "TPM", env = "PASSHOLD_TPM")]
     pub(crate) tpm: Option<String>,
 

@@ -46,6 +46,13 @@ pub(crate) enum Exit {
     Exists = 18,
 }
 
+impl Exit {
+    #[expect(clippy::as_conversions, reason = "the discriminant of a repr(u8) enum")]
+    fn code(self) -> u8 {
+        self as u8
+    }
+}
+
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
    0  done
@@ -118,12 +125,12 @@ impl Failure {
     /// Says it on stderr and gives the exit code.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         let mut message = self.message.clone();
-        let mut source = self.source.as_deref().map(|e| e as &dyn StdError);
+        let mut source = self.source.as_deref().map(|e| -> &dyn StdError { e });
         while let Some(cause) = source {
             write!(message, ": {cause}").ok();
             source = cause.source();
         }
-        let code = self.exit as u8;
+        let code = self.exit.code();
         let text = if json {
             let (name, next, left) = (format!("{:?}", self.exit), &self.next, self.tries_left);
             json!({"error": {"exit": code, "name": name, "message": message, "next": next, "triesLeft": left}})

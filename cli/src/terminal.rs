@@ -66,7 +66,7 @@ fn open_fd(fd: u32) -> Result<File> {
 /// Byte by byte, so that nothing of the next line is taken.
 fn read_line(file: &mut File, what: &str) -> Result<Zeroizing<String>> {
     let mut line = Zeroizing::new(Vec::with_capacity(LONGEST_LINE));
-    let mut byte = Zeroizing::new([0]);
+    let mut byte = Zeroizing::new([0_u8; 1]);
     loop {
         match file
             .read(byte.as_mut_slice())
@@ -76,11 +76,11 @@ fn read_line(file: &mut File, what: &str) -> Result<Zeroizing<String>> {
                 return Err(Failure::new(Exit::NotConfirmed, format!("{what} was not given")));
             }
             0 => break,
-            _ if byte[0] == b'\n' => break,
+            _ if *byte == [b'\n'] => break,
             _ if line.len() == LONGEST_LINE => {
                 return Err(Failure::new(Exit::Usage, format!("{what} is too long")));
             }
-            _ => line.push(byte[0]),
+            _ => line.extend(*byte),
         }
     }
     let text =

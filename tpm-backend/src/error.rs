@@ -8,7 +8,7 @@ use vault_core::keystore::KeyStoreError;
 pub(crate) type Result<T> = std::result::Result<T, KeyStoreError>;
 
 /// The TPM's own code, where that is what failed.
-pub(crate) fn code(error: &tss_esapi::Error) -> Option<Code> {
+pub(crate) fn code(error: tss_esapi::Error) -> Option<Code> {
     match error {
         tss_esapi::Error::Tss2Error(rc) => rc.kind(),
         tss_esapi::Error::WrapperError(_) => None,
@@ -27,7 +27,7 @@ impl<T> During<T> for tss_esapi::Result<T> {
 }
 
 pub(crate) fn failed(during: &'static str, error: tss_esapi::Error) -> KeyStoreError {
-    match code(&error) {
+    match code(error) {
         Some(Code::ObjectMemory | Code::ObjectHandles) => KeyStoreError::Exhausted { what: "objects" },
         Some(Code::SessionMemory | Code::SessionHandles) => KeyStoreError::Exhausted { what: "sessions" },
         Some(Code::Memory) => KeyStoreError::Exhausted { what: "objects or sessions" },
@@ -45,7 +45,7 @@ pub(crate) fn lost_a_reply(error: &KeyStoreError) -> bool {
     // asking the TPM once more than needed does no harm.
     match source.downcast_ref::<tss_esapi::Error>() {
         Some(error) => {
-            matches!(code(error), None | Some(Code::Failure | Code::Hmac | Code::Sequence | Code::Private))
+            matches!(code(*error), None | Some(Code::Failure | Code::Hmac | Code::Sequence | Code::Private))
         }
         None => true,
     }
@@ -53,7 +53,7 @@ pub(crate) fn lost_a_reply(error: &KeyStoreError) -> bool {
 
 /// What owner authorization means when the TPM refuses it (it is exempt from dictionary-attack protection).
 pub(crate) fn owner(given: bool, during: &'static str) -> impl Fn(tss_esapi::Error) -> KeyStoreError {
-    move |error| match code(&error) {
+    move |error| match code(error) {
         Some(Code::BadAuth | Code::AuthFail) if given => KeyStoreError::OwnerAuthWrong,
         Some(Code::BadAuth | Code::AuthFail) => KeyStoreError::OwnerAuthNeeded,
         _ => failed(during, error),

@@ -63,7 +63,7 @@ impl Link {
         // The SRK's authorization is empty and the blob is wrapped: nothing to hide, so no session.
         let v = ctx
             .execute_with_session(Some(AuthSession::Password), |c| c.load(srk, private, public))
-            .map_err(|e| match code(&e) {
+            .map_err(|e| match code(e) {
                 Some(Code::Integrity) => KeyStoreError::Replaced { what: "the vault key" },
                 _ => failed("loading the vault key", e),
             })?;
@@ -205,7 +205,7 @@ impl Link {
             .execute_with_session(Some(self.hmac), |c| {
                 c.policy_secret(policy, entity.into(), nonce, cp_hash, policy_ref, None)
             })
-            .map_err(|e| code(&e).and_then(refused).unwrap_or_else(|| failed(step, e)))?;
+            .map_err(|e| code(e).and_then(refused).unwrap_or_else(|| failed(step, e)))?;
         ended(&mut self.ctx, self.hmac, then);
         Ok(())
     }
@@ -250,7 +250,7 @@ pub(crate) fn read_index(ctx: &mut Context, index: u32) -> Result<Option<(NvInde
     let handle = NvIndexTpmHandle::new(index).during(step)?;
     let object = match ctx.execute_without_session(|c| c.tr_from_tpm_public(handle.into())) {
         Ok(object) => object,
-        Err(e) if matches!(code(&e), Some(Code::Handle)) => return Ok(None),
+        Err(e) if matches!(code(e), Some(Code::Handle)) => return Ok(None),
         Err(e) => return Err(failed(step, e)),
     };
     let name = ctx.tr_get_name(object).during(step)?;

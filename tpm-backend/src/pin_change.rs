@@ -16,7 +16,7 @@ use crate::{
     unlocked::{CHANGING, UnlockedTpm, secret_index, xor},
 };
 
-pub(crate) fn change(unlocked: UnlockedTpm<'_>, new: &PinSecrets) -> Result<()> {
+pub(crate) fn change(unlocked: &mut UnlockedTpm<'_>, new: &PinSecrets) -> Result<()> {
     let (secret, generation) = (&unlocked.secret, unlocked.generation);
     let both = {
         let (old, new) = (masked(secret, &unlocked.mask), masked(secret, &new.mask));

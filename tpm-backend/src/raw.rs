@@ -64,7 +64,7 @@ pub(crate) fn change_pin_auth(
 
 /// An ESYS context of our own: tss-esapi lends nobody its.
 struct Esys {
-    esys: *mut ESYS_CONTEXT,
+    context: *mut ESYS_CONTEXT,
     tcti: *mut TSS2_TCTI_CONTEXT,
     /// Loaded objects and sessions, flushed on drop.
     loaded: Vec<ESYS_TR>,
@@ -74,12 +74,12 @@ impl Drop for Esys {
     fn drop(&mut self) {
         for &handle in &self.loaded {
             // SAFETY: the context is open. A handle that is gone is refused by libtss2, which is as well.
-            unsafe { Esys_FlushContext(self.esys, handle) };
+            unsafe { Esys_FlushContext(self.context, handle) };
         }
         // SAFETY: both were made by `open`, are not used after, and null pointers are accepted.
         unsafe {
-            Esys_Finalize(&mut self.esys);
-            Tss2_TctiLdr_Finalize(&mut self.tcti);
+            Esys_Finalize(&raw mut self.context);
+            Tss2_TctiLdr_Finalize(&raw mut self.tcti);
         }
     }
 }
@@ -87,22 +87,22 @@ impl Drop for Esys {
 impl Esys {
     fn open(address: &Address) -> Result<Self> {
         let conf = CString::new(address.as_str()).map_err(|e| failed("connecting", e))?;
-        let mut this = Self { esys: null_mut(), tcti: null_mut(), loaded: Vec::new() };
+        let mut this = Self { context: null_mut(), tcti: null_mut(), loaded: Vec::new() };
         // SAFETY: `conf` is NUL-terminated and outlives the call; the pointers are ours to be filled.
-        check("connecting", unsafe { Tss2_TctiLdr_Initialize(conf.as_ptr(), &mut this.tcti) })?;
+        check("connecting", unsafe { Tss2_TctiLdr_Initialize(conf.as_ptr(), &raw mut this.tcti) })?;
         // SAFETY: the TCTI context was just made; a null ABI version is allowed.
-        check("connecting", unsafe { Esys_Initialize(&mut this.esys, this.tcti, null_mut()) })?;
+        check("connecting", unsafe { Esys_Initialize(&raw mut this.context, this.tcti, null_mut()) })?;
         Ok(this)
     }
 
     fn find(&mut self, handle: TPM2_HANDLE, name: &Name, what: &'static str) -> Result<ESYS_TR> {
         let mut object = ESYS_TR_NONE;
-        let (esys, none) = (self.esys, ESYS_TR_NONE);
+        let (esys, none) = (self.context, ESYS_TR_NONE);
         // SAFETY: the context is open and `object` is ours to be filled.
-        check(what, unsafe { Esys_TR_FromTPMPublic(esys, handle, none, none, none, &mut object) })?;
+        check(what, unsafe { Esys_TR_FromTPMPublic(esys, handle, none, none, none, &raw mut object) })?;
         let mut found = null_mut();
         // SAFETY: as above; on success `found` points to a TPM2B_NAME that is ours to free.
-        check(what, unsafe { Esys_TR_GetName(esys, object, &mut found) })?;
+        check(what, unsafe { Esys_TR_GetName(esys, object, &raw mut found) })?;
         // SAFETY: libtss2 filled it, with a size within the buffer; it is copied before it is freed.
         let same = unsafe {
             let same = (*found).name.get(..(*found).size.into()) == Some(name.as_slice());
@@ -117,10 +117,10 @@ impl Esys {
         let public = TPM2B_PUBLIC::try_from(key.public.clone()).map_err(|e| failed(step, e))?;
         let private = TPM2B_PRIVATE::from(key.private.clone());
         let mut object = ESYS_TR_NONE;
-        let (esys, password, none) = (self.esys, ESYS_TR_PASSWORD, ESYS_TR_NONE);
+        let (esys, password, none) = (self.context, ESYS_TR_PASSWORD, ESYS_TR_NONE);
         // SAFETY: the context is open; the two areas outlive the call; `object` is ours to be filled.
         check(step, unsafe {
-            Esys_Load(esys, parent, password, none, none, &private, &public, &mut object)
+            Esys_Load(esys, parent, password, none, none, &raw const private, &raw const public, &raw mut object)
         })?;
         self.loaded.push(object);
         Ok(object)
@@ -129,10 +129,10 @@ impl Esys {
     fn start_session(&mut self, salt: ESYS_TR, kind: TPM2_SE) -> Result<ESYS_TR> {
         let mut cipher = TPMT_SYM_DEF { algorithm: TPM2_ALG_AES, ..Default::default() };
         (cipher.keyBits.aes, cipher.mode.aes) = (128, TPM2_ALG_CFB);
-        let (mut session, esys, none) = (ESYS_TR_NONE, self.esys, ESYS_TR_NONE);
+        let (mut session, esys, none) = (ESYS_TR_NONE, self.context, ESYS_TR_NONE);
         // SAFETY: the context is open; a null nonce asks libtss2 for one; `cipher` outlives the call.
         let started = unsafe {
-            let (nonce, hash) = (null(), TPM2_ALG_SHA256);
+            let (no_nonce, hash) = (null(), TPM2_ALG_SHA256);
             Esys_StartAuthSession(
                 esys,
                 salt,
@@ -140,11 +140,11 @@ impl Esys {
                 none,
                 none,
                 none,
-                nonce,
+                no_nonce,
                 kind,
-                &cipher,
+                &raw const cipher,
                 hash,
-                &mut session,
+                &raw mut session,
             )
         };
         check("starting a session", started)?;
@@ -157,7 +157,7 @@ impl Esys {
     fn set_attributes(&mut self, session: ESYS_TR, attributes: u8) -> Result<()> {
         // SAFETY: the context is open; no pointers.
         check("preparing a session", unsafe {
-            Esys_TRSess_SetAttributes(self.esys, session, attributes, 0xff)
+            Esys_TRSess_SetAttributes(self.context, session, attributes, 0xff)
         })
     }
 
@@ -165,20 +165,20 @@ impl Esys {
         // SAFETY: the context is open; libtss2 copies `auth`.
         check(
             "setting the vault secret",
-            with_auth(auth, |auth| unsafe { Esys_TR_SetAuth(self.esys, object, auth) }),
+            with_auth(auth, |auth| unsafe { Esys_TR_SetAuth(self.context, object, auth) }),
         )
     }
 
     fn policy_command_code(&mut self, policy: ESYS_TR, code: u32) -> Result<()> {
-        let (esys, none) = (self.esys, ESYS_TR_NONE);
+        let (esys, none) = (self.context, ESYS_TR_NONE);
         // SAFETY: the context is open; no pointers.
         check("satisfying a policy", unsafe { Esys_PolicyCommandCode(esys, policy, none, none, none, code) })
     }
 
     fn policy_secret(&mut self, entity: ESYS_TR, policy: ESYS_TR, session: ESYS_TR) -> Result<()> {
-        let (nonce, cp_hash, policy_ref) =
+        let (any, cp_hash, policy_ref) =
             (TPM2B_NONCE::default(), TPM2B_DIGEST::default(), TPM2B_NONCE::default());
-        let (esys, none) = (self.esys, ESYS_TR_NONE);
+        let (esys, none) = (self.context, ESYS_TR_NONE);
         // SAFETY: the context is open; inputs outlive the call; null outputs ask for no ticket.
         let proven = unsafe {
             let (timeout, ticket) = (null_mut(), null_mut());
@@ -189,9 +189,9 @@ impl Esys {
                 session,
                 none,
                 none,
-                &nonce,
-                &cp_hash,
-                &policy_ref,
+                &raw const any,
+                &raw const cp_hash,
+                &raw const policy_ref,
                 0,
                 timeout,
                 ticket,
@@ -207,9 +207,9 @@ impl Esys {
             slot.buffer.iter_mut().zip(branch).for_each(|(to, from)| *to = *from);
             list.count += 1;
         }
-        let (esys, none) = (self.esys, ESYS_TR_NONE);
+        let (esys, none) = (self.context, ESYS_TR_NONE);
         // SAFETY: the context is open; `list` outlives the call and counts what it holds.
-        check("satisfying a policy", unsafe { Esys_PolicyOR(esys, policy, none, none, none, &list) })
+        check("satisfying a policy", unsafe { Esys_PolicyOR(esys, policy, none, none, none, &raw const list) })
     }
 
     /// The new authValue is encrypted in `hmac`, which authorizes nothing here. In `policy` the TPM would mix
@@ -223,7 +223,7 @@ impl Esys {
         auth: &Secret,
     ) -> Result<()> {
         self.set_attributes(hmac, TPMA_SESSION_DECRYPT | TPMA_SESSION_CONTINUESESSION)?;
-        let (esys, none) = (self.esys, ESYS_TR_NONE);
+        let (esys, none) = (self.context, ESYS_TR_NONE);
         // SAFETY: the context is open; `auth` outlives the call.
         let changed =
             with_auth(auth, |auth| unsafe { Esys_NV_ChangeAuth(esys, index, policy, hmac, none, auth) });

@@ -33,11 +33,10 @@ pub(crate) const HANDLE: u32 = 0x8100_0001;
 /// from the TPM's seed: the same Name puts it back where it was, another Name proves that the keys are gone.
 pub(crate) fn find(ctx: &mut Context, name: &Name, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
     let found = persistent(ctx)?;
-    if let Some(srk) = found {
-        if ctx.tr_get_name(srk.into()).during("finding the SRK")?.value() == name.as_slice() {
+    if let Some(srk) = found
+        && ctx.tr_get_name(srk.into()).during("finding the SRK")?.value() == name.as_slice() {
             return Ok(srk);
         }
-    }
     let derived = match derive(ctx, name, owner_auth) {
         // Without the owner the Name that is there is all the proof there is.
         Err(KeyStoreError::OwnerAuthNeeded) if found.is_some() => return Err(KeyStoreError::KeysGone),
@@ -54,12 +53,9 @@ pub(crate) fn find(ctx: &mut Context, name: &Name, owner_auth: Option<&Auth>) ->
 
 /// Finds the SRK for a new vault, or makes it. Returns its Name too.
 pub(crate) fn find_or_make(ctx: &mut Context, owner_auth: Option<&Auth>) -> Result<(KeyHandle, Name)> {
-    let srk = match persistent(ctx)? {
-        Some(srk) => srk,
-        None => {
-            let made = create(ctx, templates::srk()?, owner_auth)?;
-            persist(ctx, made, owner_auth)?
-        }
+    let srk = if let Some(srk) = persistent(ctx)? { srk } else {
+        let made = create(ctx, templates::srk()?, owner_auth)?;
+        persist(ctx, made, owner_auth)?
     };
     let (public, _, _) = ctx.execute_without_session(|c| c.read_public(srk)).during("reading the SRK")?;
     match unfit(&public) {
@@ -72,7 +68,7 @@ fn persistent(ctx: &mut Context) -> Result<Option<KeyHandle>> {
     let handle = PersistentTpmHandle::new(HANDLE).during("finding the SRK")?;
     match ctx.execute_without_session(|c| c.tr_from_tpm_public(handle.into())) {
         Ok(object) => Ok(Some(object.into())),
-        Err(e) if matches!(code(&e), Some(Code::Handle | Code::Value)) => Ok(None),
+        Err(e) if matches!(code(e), Some(Code::Handle | Code::Value)) => Ok(None),
         Err(e) => Err(failed("finding the SRK", e)),
     }
 }

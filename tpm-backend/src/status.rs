@@ -99,7 +99,7 @@ fn wrong_pins(ctx: &mut Context, owner_auth: Option<&Auth>, place: &Place) -> Re
     close(ctx, pin.into())?;
     let data = match read {
         Ok(data) => data,
-        Err(e) if matches!(code(&e), Some(Code::BadAuth | Code::AuthFail)) => return Ok(None),
+        Err(e) if matches!(code(e), Some(Code::BadAuth | Code::AuthFail)) => return Ok(None),
         Err(e) => return Err(failed("reading the count of wrong PINs", e)),
     };
     let replaced = || KeyStoreError::Replaced { what: "the PIN index" };

@@ -37,8 +37,8 @@ mod nv {
 }
 
 /// `NV_sec` holds two masked copies of S and the generation.
-pub(crate) const MASKED: u16 = 32;
-pub(crate) const GENERATION_AT: u16 = 2 * MASKED;
+pub(crate) const MASKED: usize = 32;
+pub(crate) const GENERATION_AT: u16 = 64;
 pub(crate) const SEC_SIZE: u16 = GENERATION_AT + 8;
 
 /// Readable by the owner, in a password session: a branch that lets someone read it without the PIN in an

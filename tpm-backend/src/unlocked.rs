@@ -4,7 +4,7 @@ use tss_esapi::{
     constants::tss::{TPM2_RH_NULL, TPM2_ST_HASHCHECK},
     interface_types::algorithm::HashingAlgorithm,
     structures::{Digest, HashScheme, HashcheckTicket, Public, Signature as TpmSignature, SignatureScheme},
-    tss2_esys::TPMT_TK_HASHCHECK,
+    tss2_esys::{TPM2B_DIGEST, TPMT_TK_HASHCHECK},
 };
 use vault_core::{
     Secret,
@@ -88,8 +88,8 @@ impl UnlockedKeys for UnlockedTpm<'_> {
         Ok(())
     }
 
-    fn change_pin(self: Box<Self>, new: &PinSecrets) -> Result<()> {
-        pin_change::change(*self, new)
+    fn change_pin(mut self: Box<Self>, new: &PinSecrets) -> Result<()> {
+        pin_change::change(&mut self, new)
     }
 }
 
@@ -122,8 +122,8 @@ fn unlock(link: &mut Link, pin: &PinSecrets) -> Result<(Secret, u64)> {
 
 fn unmask(data: &[u8], mask: &Secret) -> Result<Unmasked> {
     let replaced = || KeyStoreError::Replaced { what: "the secret index" };
-    let (first, rest) = data.split_first_chunk::<{ MASKED as usize }>().ok_or_else(replaced)?;
-    let (second, generation) = rest.split_first_chunk::<{ MASKED as usize }>().ok_or_else(replaced)?;
+    let (first, rest) = data.split_first_chunk::<MASKED>().ok_or_else(replaced)?;
+    let (second, generation) = rest.split_first_chunk::<MASKED>().ok_or_else(replaced)?;
     let generation = u64::from_be_bytes(generation.try_into().map_err(|_| replaced())?);
     Ok(Unmasked { secret: xor(first, mask), other: xor(second, mask), generation })
 }
@@ -144,7 +144,7 @@ fn create_key(link: &mut Link) -> Result<CreatedKey> {
     let made = link
         .ctx
         .execute_with_session(Some(hmac), |c| c.create(v, template.clone(), None, None, None, None))
-        .map_err(|e| code(&e).and_then(forged).unwrap_or_else(|| failed("making a key", e)))?;
+        .map_err(|e| code(e).and_then(forged).unwrap_or_else(|| failed("making a key", e)))?;
     let public = public_key(&made.out_public, &template)?;
     let blob = WrappedKey { public: made.out_public, private: made.out_private }.to_blob()?;
     Ok(CreatedKey { blob, public })
@@ -172,7 +172,7 @@ fn sign(link: &mut Link, key: WrappedKey, digest: &[u8; 32], then: Then) -> Resu
     let key = link
         .ctx
         .execute_with_session(Some(hmac), |c| c.load(v, key.private, key.public))
-        .map_err(|e| code(&e).and_then(forged).unwrap_or_else(|| failed("loading a key", e)))?;
+        .map_err(|e| code(e).and_then(forged).unwrap_or_else(|| failed("loading a key", e)))?;
     link.flush_v()?;
     link.prove_pin(then)?;
     let policy = link.policy_session()?;
@@ -202,7 +202,7 @@ fn field(bytes: &[u8]) -> Option<FieldBytes> {
 /// The digest was not made by the TPM, which only restricted keys would mind (Part 3 §20.2).
 fn no_ticket() -> Result<HashcheckTicket> {
     let ticket =
-        TPMT_TK_HASHCHECK { tag: TPM2_ST_HASHCHECK, hierarchy: TPM2_RH_NULL, digest: Default::default() };
+        TPMT_TK_HASHCHECK { tag: TPM2_ST_HASHCHECK, hierarchy: TPM2_RH_NULL, digest: TPM2B_DIGEST::default() };
     HashcheckTicket::try_from(ticket).during("signing")
 }
 

@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 use swtpm_tests::pin;
 use tpm_backend::Tpm;
 use vault_core::{
-    container::Container,
     keystore::{Anchor, KeyBlob, KeyStore},
     pin::PinSecrets,
 };
 
+use super::scenes::unlocked_container;
 use super::wire::{self, Auth, Wire, cc};
 
 /// What whoever reads the file and reaches the TPM knows.
@@ -39,7 +39,7 @@ pub(crate) struct Secrets {
 
 impl Facts {
     pub(crate) fn of(dir: &Path, keys: &mut Tpm) -> Self {
-        let container = Container::open(dir).unwrap();
+        let container = unlocked_container(dir);
         let anchor = container.anchor().unwrap();
         let key = keys.container_key(&anchor).unwrap();
         let store = container.unseal(&key).unwrap();
@@ -156,4 +156,16 @@ pub(crate) fn bytes_of(blob: &KeyBlob) -> (Vec<u8>, Vec<u8>) {
     let value: Value = ciborium::from_reader(blob.0.as_slice()).unwrap();
     let [public, private] = value.into_array().unwrap().try_into().unwrap();
     (public.into_bytes().unwrap(), private.into_bytes().unwrap())
+}
+
+/// What `TPM2_Create` answered.
+pub(crate) struct Created {
+    pub(crate) public: Vec<u8>,
+    pub(crate) private: Vec<u8>,
+}
+
+pub(crate) fn created(exchange: &swtpm_tests::proxy::Exchange) -> Created {
+    assert_eq!((exchange.code(), exchange.response_code()), (cc::CREATE, 0));
+    let mut rest = &exchange.response[14..];
+    Created { private: wire::take(&mut rest), public: wire::take(&mut rest) }
 }

@@ -33,6 +33,8 @@ pub(crate) mod cc {
     pub(crate) const POLICY_GET_DIGEST: u32 = 0x189;
     pub(crate) const POLICY_NV_WRITTEN: u32 = 0x18f;
     pub(crate) const DUPLICATE: u32 = 0x14b;
+    pub(crate) const GET_RANDOM: u32 = 0x17b;
+    pub(crate) const LOAD_EXTERNAL: u32 = 0x167;
 }
 
 /// Response codes (Part 2 §6.6), as the TPM gives them for its first session, handle or parameter.
@@ -43,6 +45,7 @@ pub(crate) mod rc {
     pub(crate) const AUTH_UNAVAILABLE: u32 = 0x12f;
     pub(crate) const NV_AUTHORIZATION: u32 = 0x149;
     pub(crate) const LOCKOUT: u32 = 0x921;
+    pub(crate) const BIND_HANDLE: u32 = 0x28b;
     pub(crate) const INTEGRITY: u32 = 0x1df;
 }
 
@@ -51,6 +54,7 @@ pub(crate) const NULL: u32 = 0x4000_0007;
 const PASSWORD: u32 = 0x4000_0009;
 const CONTINUE: u8 = 1;
 const ENCRYPT: u8 = 0x40;
+const AUDIT: u8 = 0x80;
 
 /// Session types (Part 2 §6.11).
 pub(crate) const HMAC: u8 = 0;
@@ -76,6 +80,8 @@ pub(crate) enum Auth<'a> {
     Policy(&'a mut Session),
     /// A policy session that asks for an encrypted response.
     Encrypted(&'a mut Session),
+    /// An HMAC session that authorizes nothing.
+    Audit(&'a mut Session),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +158,7 @@ impl Wire {
             take(&mut rest);
             match auth {
                 Auth::Password(_) => {}
-                Auth::Value(s, _) | Auth::Policy(s) | Auth::Encrypted(s) => s.nonce = nonce,
+                Auth::Value(s, _) | Auth::Policy(s) | Auth::Encrypted(s) | Auth::Audit(s) => s.nonce = nonce,
             }
         }
         Ok(Reply { handle, params })
@@ -192,6 +198,22 @@ impl Wire {
 
     pub(crate) fn session(&self, kind: u8) -> Session {
         self.start(kind, NULL, &[], &[])
+    }
+
+    /// Bound to an entity whose authValue the caller believes to know (Part 1 §19.6.10). Anyone may start one.
+    pub(crate) fn bound(&self, entity: u32, believed: &[u8]) -> Result<Session, u32> {
+        let caller = [0x5a; 32];
+        let params =
+            [b2(&caller), b2(&[]), vec![HMAC], vec![0, 6, 0, 0x80, 0, 0x43], vec![0, 0x0b]].concat();
+        let reply = self.call(cc::START_SESSION, &[NULL, entity], &mut [], &params)?;
+        let nonce = take(&mut reply.params.as_slice());
+        let key = kdf_a(believed, "ATH", &nonce, &caller).to_vec();
+        Ok(Session { handle: reply.handle, nonce, key })
+    }
+
+    /// A command that needs no authorization, audited in a session.
+    pub(crate) fn get_random(&self, session: &mut Session) -> Result<(), u32> {
+        self.call(cc::GET_RANDOM, &[], &mut [Auth::Audit(session)], &[0, 8]).map(drop)
     }
 
     /// Salted with the ECC key at `handle`, whose public area the TPM is asked for, as libtss2 does.
@@ -339,6 +361,7 @@ impl Auth<'_> {
             Self::Password(auth) => (PASSWORD, CONTINUE, auth.to_vec()),
             Self::Value(s, auth) => (s.handle, CONTINUE, s.hmac(auth, cp, CONTINUE)),
             Self::Policy(s) => (s.handle, CONTINUE, s.hmac(&[], cp, CONTINUE)),
+            Self::Audit(s) => (s.handle, CONTINUE | AUDIT, s.hmac(&[], cp, CONTINUE | AUDIT)),
             Self::Encrypted(s) => (s.handle, CONTINUE | ENCRYPT, s.hmac(&[], cp, CONTINUE | ENCRYPT)),
         };
         let nonce = if handle == PASSWORD { Vec::new() } else { vec![0xa5; 32] };

@@ -28,6 +28,7 @@ struct Row {
 }
 
 /// Whether a change is one of membership, which the TPM's generation guards.
+#[derive(Clone, Copy)]
 enum Change {
     Membership,
     Contents,

@@ -97,8 +97,8 @@ pub(super) fn root_of(buckets: BTreeMap<u16, Digest>) -> Digest {
 fn path(bucket: u16) -> impl Iterator<Item = (i64, usize)> {
     (1..=DEPTH).map(move |height| {
         let prefix = u32::from(bucket) >> (4 * height);
-        let slot = (u32::from(bucket) >> (4 * (height - 1))) & 0xf;
-        (i64::from((height << 16) | prefix), slot as usize)
+        let slot = usize::from((bucket >> (4 * (height - 1))) & 0xf);
+        (i64::from((height << 16) | prefix), slot)
     })
 }
 

@@ -7,16 +7,16 @@ use p256::{
 };
 use serde_json::Value;
 
-pub const RP_ID: &str = "example.org";
-pub const ORIGIN: &str = "https://example.org";
+pub(crate) const RP_ID: &str = "example.org";
+pub(crate) const ORIGIN: &str = "https://example.org";
 
 /// A challenge that no other request has.
-pub fn challenge(number: u64) -> String {
+pub(crate) fn challenge(number: u64) -> String {
     encode(format!("challenge number {number:020}").as_bytes())
 }
 
 /// The public key that a registration response registers; an error says what is wrong with it.
-pub fn check_registration(response: &Value, challenge: &str) -> Result<VerifyingKey, String> {
+pub(crate) fn check_registration(response: &Value, challenge: &str) -> Result<VerifyingKey, String> {
     let inner = &response["response"];
     let (client_data, data) = collected(inner, "webauthn.create", challenge)?;
     let spki = decode(&inner["publicKey"])?;
@@ -35,7 +35,7 @@ pub fn check_registration(response: &Value, challenge: &str) -> Result<Verifying
 }
 
 /// Whether an authentication response is this key's answer to this challenge.
-pub fn check_assertion(response: &Value, challenge: &str, key: &VerifyingKey) -> Result<(), String> {
+pub(crate) fn check_assertion(response: &Value, challenge: &str, key: &VerifyingKey) -> Result<(), String> {
     let inner = &response["response"];
     let (client_data, data) = collected(inner, "webauthn.get", challenge)?;
     verify(key, &data, &client_data, &decode(&inner["signature"])?)

@@ -7,7 +7,7 @@ use std::{
 
 /// The software TPM on this port. It serves one connection at a time: not to be asked while one is open.
 #[derive(Clone, Copy, Debug)]
-pub struct RawTpm(pub u16);
+pub(crate) struct RawTpm(pub(crate) u16);
 
 const NO_SESSIONS: u16 = 0x8001;
 const SESSIONS: u16 = 0x8002;
@@ -24,7 +24,7 @@ const EMPTY_PASSWORD: [u8; 13] = [0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0];
 
 impl RawTpm {
     /// One command: the response code, and what follows the response's header.
-    pub fn command(self, tag: u16, code: u32, body: &[u8]) -> (u32, Vec<u8>) {
+    pub(crate) fn command(self, tag: u16, code: u32, body: &[u8]) -> (u32, Vec<u8>) {
         let size = u32::try_from(10 + body.len()).unwrap();
         let command = [&tag.to_be_bytes(), size.to_be_bytes().as_slice(), &code.to_be_bytes(), body].concat();
         let mut tpm = TcpStream::connect((Ipv4Addr::LOCALHOST, self.0)).unwrap();
@@ -37,57 +37,52 @@ impl RawTpm {
     }
 
     /// What is loaded: transient objects and sessions.
-    pub fn loaded(self) -> Vec<u32> {
+    pub(crate) fn loaded(self) -> Vec<u32> {
         [self.handles(TRANSIENT), self.handles(LOADED_SESSIONS)].concat()
     }
 
     /// The defined NV indices.
-    pub fn indices(self) -> Vec<u32> {
+    pub(crate) fn indices(self) -> Vec<u32> {
         self.handles(NV_INDICES)
     }
 
     /// `TPM_PT_LOCKOUT_COUNTER`.
-    pub fn lockout_counter(self) -> u32 {
+    pub(crate) fn lockout_counter(self) -> u32 {
         let (rc, body) = self.capability(6, 0x20e, 1);
         assert_eq!((rc, word(&body, 9)), (0, 0x20e));
         word(&body, 13)
     }
 
     /// pinCount of the only PIN FAIL index, if there is one that was written.
-    pub fn wrong_pins(self) -> Option<u32> {
+    pub(crate) fn wrong_pins(self) -> Option<u32> {
         let index = self.indices().into_iter().find(|index| {
             let (rc, body) = self.command(NO_SESSIONS, 0x169, &index.to_be_bytes());
             // size, index, nameAlg, attributes; TPM_NT is bits 4 to 7, TPMA_NV_WRITTEN bit 29.
             rc == 0 && word(&body, 8) & (0xf << 4 | 1 << 29) == 8 << 4 | 1 << 29
         })?;
-        let body = [
-            OWNER.to_be_bytes().as_slice(),
-            &index.to_be_bytes(),
-            &EMPTY_PASSWORD,
-            &[0, 8, 0, 0],
-        ];
-        let (rc, body) = self.command(SESSIONS, 0x14e, &body.concat());
+        let body = join(&[&OWNER.to_be_bytes(), &index.to_be_bytes(), &EMPTY_PASSWORD, &[0, 8, 0, 0]]);
+        let (rc, body) = self.command(SESSIONS, 0x14e, &body);
         // parameterSize, then the data's size.
         (rc == 0).then(|| word(&body, 6))
     }
 
     /// Takes the SRK from its persistent handle, if it is there.
-    pub fn evict_srk(self) {
-        let body = [OWNER.to_be_bytes().as_slice(), &SRK.to_be_bytes(), &EMPTY_PASSWORD, &SRK.to_be_bytes()];
-        self.command(SESSIONS, 0x120, &body.concat());
+    pub(crate) fn evict_srk(self) {
+        let body = join(&[&OWNER.to_be_bytes(), &SRK.to_be_bytes(), &EMPTY_PASSWORD, &SRK.to_be_bytes()]);
+        self.command(SESSIONS, 0x120, &body);
     }
 
     /// `TPM2_NV_UndefineSpace` by the owner.
-    pub fn undefine(self, index: u32) -> u32 {
-        let body = [OWNER.to_be_bytes().as_slice(), &index.to_be_bytes(), &EMPTY_PASSWORD];
-        self.command(SESSIONS, 0x122, &body.concat()).0
+    pub(crate) fn undefine(self, index: u32) -> u32 {
+        let body = join(&[&OWNER.to_be_bytes(), &index.to_be_bytes(), &EMPTY_PASSWORD]);
+        self.command(SESSIONS, 0x122, &body).0
     }
 
     /// An unsalted, unbound HMAC session: its handle, or the response code.
-    pub fn start_session(self) -> Result<u32, u32> {
+    pub(crate) fn start_session(self) -> Result<u32, u32> {
         const NULL: u32 = 0x4000_0007;
-        let body = [
-            NULL.to_be_bytes().as_slice(),
+        let body = join(&[
+            &NULL.to_be_bytes(),
             &NULL.to_be_bytes(),
             &[0, 16],
             &[7; 16],
@@ -95,25 +90,25 @@ impl RawTpm {
             &[0],        // TPM_SE_HMAC
             &[0, 0x10],  // no symmetric cipher
             &[0, 0x0b],  // SHA-256
-        ];
-        let (rc, body) = self.command(NO_SESSIONS, 0x176, &body.concat());
+        ]);
+        let (rc, body) = self.command(NO_SESSIONS, 0x176, &body);
         if rc == 0 { Ok(word(&body, 0)) } else { Err(rc) }
     }
 
     /// `TPM2_ContextSave`.
-    pub fn save_context(self, handle: u32) -> Vec<u8> {
+    pub(crate) fn save_context(self, handle: u32) -> Vec<u8> {
         let (rc, context) = self.command(NO_SESSIONS, 0x162, &handle.to_be_bytes());
         assert_eq!(rc, 0, "saving context {handle:#x}");
         context
     }
 
     /// `TPM2_FlushContext`.
-    pub fn flush(self, handle: u32) -> u32 {
+    pub(crate) fn flush(self, handle: u32) -> u32 {
         self.command(NO_SESSIONS, 0x165, &handle.to_be_bytes()).0
     }
 
     /// `TPM2_LoadExternal` of a bare public P-256 point: a transient object of no use.
-    pub fn load_object(self) -> Result<u32, u32> {
+    pub(crate) fn load_object(self) -> Result<u32, u32> {
         // The base point of P-256.
         const X: &str = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296";
         const Y: &str = "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
@@ -140,9 +135,13 @@ impl RawTpm {
     }
 
     fn capability(self, capability: u32, property: u32, count: u32) -> (u32, Vec<u8>) {
-        let body: Vec<u8> = [capability, property, count].into_iter().flat_map(u32::to_be_bytes).collect();
+        let body: Vec<_> = [capability, property, count].into_iter().flat_map(u32::to_be_bytes).collect();
         self.command(NO_SESSIONS, 0x17a, &body)
     }
+}
+
+fn join(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

@@ -1,0 +1,406 @@
+//! A vault behind a proxy, every operation on it, and the proof that it still works.
+
+#![allow(dead_code, reason = "each test program uses its part")]
+
+pub(crate) mod raw_tpm;
+pub(crate) mod relying_party;
+
+use std::{error::Error, path::Path, sync::Once};
+
+use p256::ecdsa::VerifyingKey;
+use serde_json::json;
+use swtpm_tests::{TestTpm, creation_options, key_store, pin, proxy::Proxy, rng};
+use tempfile::TempDir;
+use tpm_backend::Tpm;
+use vault_core::{
+    CeremonyError, OpenError, UnlockError, Vault, VaultError,
+    container::{AccountId, ContainerError},
+    keystore::{KeyStoreError, TpmStatus},
+    webauthn::{CreateRequest, GetRequest, Origin, UserPresent},
+};
+
+use self::{
+    raw_tpm::RawTpm,
+    relying_party::{ORIGIN, RP_ID, challenge, check_assertion, check_registration},
+};
+
+/// What a vault can be asked to do. Each starts with a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// On a TPM without an SRK.
+    Setup,
+    /// Open and list.
+    Open,
+    /// Open and list after somebody evicted the SRK, which is put back.
+    Heal,
+    EnrollNone,
+    EnrollPacked,
+    Sign,
+    Delete,
+    ChangePin,
+    /// Unlock after a PIN change that was cut off before its last write.
+    Settle,
+    Status,
+    Wipe,
+}
+
+impl Operation {
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Setup,
+        Self::Open,
+        Self::Heal,
+        Self::EnrollNone,
+        Self::EnrollPacked,
+        Self::Sign,
+        Self::Delete,
+        Self::ChangePin,
+        Self::Settle,
+        Self::Status,
+        Self::Wipe,
+    ];
+}
+
+/// What an operation that succeeded claims to have done.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// It says nothing to check but the state it leaves.
+    Silently,
+    Listed(Vec<AccountId>),
+    Enrolled(Passkey),
+    Status(TpmStatus),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Passkey {
+    pub(crate) id: AccountId,
+    pub(crate) public: VerifyingKey,
+}
+
+/// A TPM, a proxy before it, a vault, and what the vault is expected to hold.
+pub(crate) struct Lab {
+    // The proxy goes first: its hooks may hold the TPM.
+    pub(crate) proxy: Proxy,
+    pub(crate) tpm: TestTpm,
+    dir: TempDir,
+    /// Oldest first. The first stays for ever, the last is the one that [`Operation::Delete`] deletes.
+    pub(crate) passkeys: Vec<Passkey>,
+    /// The PIN in force, and the one that [`Operation::ChangePin`] sets.
+    pub(crate) pins: [&'static str; 2],
+    challenges: u64,
+}
+
+/// Which state the vault is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// There is none, or set-up or a wipe were cut short: set-up may be run.
+    Vacant,
+    /// With these passkeys, under the PIN in force.
+    Same,
+    /// With what the operation was to change changed.
+    Changed,
+}
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+impl Lab {
+    /// No vault yet.
+    pub(crate) fn empty() -> Self {
+        static SILENCE: Once = Once::new();
+        SILENCE.call_once(tpm_backend::silence_libtss2);
+        let tpm = TestTpm::start().unwrap();
+        let limits = ["--setup-parameters", "--max-tries=1000000", "--recovery-time=1000000"];
+        assert!(tpm.tool("tpm2_dictionarylockout", &limits).unwrap().status.success());
+        Self {
+            proxy: Proxy::start(tpm.port()).unwrap(),
+            tpm,
+            // Where syncing costs nothing: no power fails here.
+            dir: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap(),
+            passkeys: Vec::new(),
+            pins: ["271828", "314159"],
+            challenges: 0,
+        }
+    }
+
+    /// A vault that is ready for `operation`.
+    pub(crate) fn ready_for(operation: Operation) -> Self {
+        let mut lab = Self::empty();
+        lab.prepare(operation);
+        lab
+    }
+
+    /// A key store on the TPM, through the proxy.
+    pub(crate) fn key_store(&self) -> Tpm {
+        key_store(&self.proxy.tcti())
+    }
+
+    pub(crate) fn raw(&self) -> RawTpm {
+        RawTpm(self.tpm.port())
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn has_vault(&self) -> bool {
+        self.dir().join("vault.db").exists()
+    }
+
+    /// Brings the vault into the state from which `operation` is tried.
+    pub(crate) fn prepare(&mut self, operation: Operation) {
+        let keys = &mut self.key_store();
+        if operation == Operation::Setup {
+            if self.has_vault() {
+                vault_core::wipe(self.dir(), keys).unwrap();
+            }
+            self.passkeys.clear();
+            self.raw().evict_srk();
+            return;
+        }
+        if !self.has_vault() {
+            vault_core::setup(self.dir(), keys, &pin(self.pins[0]), &mut rng()).unwrap();
+            self.passkeys.clear();
+        }
+        let wanted = if operation == Operation::Delete { 2 } else { 1 };
+        while self.passkeys.len() < wanted {
+            let passkey = self.enroll(keys, "none").unwrap();
+            self.passkeys.push(passkey);
+        }
+        match operation {
+            Operation::Heal => self.raw().evict_srk(),
+            Operation::Settle => self.cut_pin_change(),
+            _ => {}
+        }
+    }
+
+    /// A PIN change that loses its power before it drops the old PIN's mask.
+    fn cut_pin_change(&mut self) {
+        use swtpm_tests::proxy::{Fault, FaultKind};
+        const NV_CHANGE_AUTH: u32 = 0x13b;
+        self.proxy.clear_record();
+        let done = self.perform(Operation::ChangePin, &mut self.key_store());
+        done.unwrap();
+        self.pins.reverse();
+        let change = self.proxy.codes().iter().position(|code| *code == NV_CHANGE_AUTH).unwrap();
+        self.proxy.arm(Fault::continuous(change + 1, FaultKind::CutBefore));
+        let keys = &mut self.key_store();
+        self.perform(Operation::ChangePin, keys).unwrap_err();
+        self.proxy.disarm();
+        // So that the key store clears up; it is not what this prepares.
+        keys_status(keys);
+        let raw = self.raw();
+        raw.loaded().into_iter().for_each(|handle| assert_eq!(raw.flush(handle), 0));
+        self.pins.reverse();
+    }
+
+    /// Does it. What comes out is checked; a wrong success is [`WrongSuccess`].
+    pub(crate) fn perform(&mut self, operation: Operation, keys: &mut Tpm) -> Result<Done> {
+        Ok(match operation {
+            Operation::Setup => {
+                vault_core::setup(self.dir(), keys, &pin(self.pins[0]), &mut rng())?;
+                Done::Silently
+            }
+            Operation::Open | Operation::Heal => Done::Listed(self.list(keys)?),
+            Operation::EnrollNone => Done::Enrolled(self.enroll(keys, "none")?),
+            Operation::EnrollPacked => Done::Enrolled(self.enroll(keys, "direct")?),
+            Operation::Sign | Operation::Settle => {
+                self.sign(keys, &self.passkeys[0].clone(), self.pins[0])?;
+                Done::Silently
+            }
+            Operation::Delete => {
+                let victim = self.passkeys.last().unwrap().id;
+                let mut vault = Vault::open(self.dir(), keys)?;
+                vault.unlock(&pin(self.pins[0]))?.delete(victim)?;
+                Done::Silently
+            }
+            Operation::ChangePin => {
+                let mut vault = Vault::open(self.dir(), keys)?;
+                vault.unlock(&pin(self.pins[0]))?.change_pin(&pin(self.pins[1]))?;
+                Done::Silently
+            }
+            Operation::Status => Done::Status(Vault::open(self.dir(), keys)?.status()?),
+            Operation::Wipe => {
+                vault_core::wipe(self.dir(), keys)?;
+                Done::Silently
+            }
+        })
+    }
+
+    pub(crate) fn list(&self, keys: &mut Tpm) -> Result<Vec<AccountId>> {
+        let vault = Vault::open(self.dir(), keys)?;
+        Ok(vault.accounts()?.into_iter().map(|(id, _)| id).collect())
+    }
+
+    pub(crate) fn enroll(&mut self, keys: &mut Tpm, attestation: &str) -> Result<Passkey> {
+        let challenge = self.challenge();
+        let mut options: serde_json::Value =
+            serde_json::from_str(&creation_options(RP_ID, "alice", attestation))?;
+        options["challenge"] = json!(challenge);
+        let request = CreateRequest::from_json(&options.to_string(), Origin::parse(ORIGIN)?)?;
+        let mut vault = Vault::open(self.dir(), keys)?;
+        let unlocked = vault.unlock(&pin(self.pins[0]))?;
+        let (id, response) = unlocked.enroll(&request, UserPresent::confirmed(), 0, &mut rng())?;
+        let response = serde_json::to_value(&response)?;
+        let public = check_registration(&response, &challenge).map_err(WrongSuccess)?;
+        Ok(Passkey { id, public })
+    }
+
+    pub(crate) fn sign(&mut self, keys: &mut Tpm, passkey: &Passkey, with_pin: &str) -> Result<()> {
+        let challenge = self.challenge();
+        let mut vault = Vault::open(self.dir(), keys)?;
+        Ok(assert_in(&mut vault, passkey, with_pin, &challenge)?)
+    }
+
+    fn challenge(&mut self) -> String {
+        self.challenges += 1;
+        challenge(self.challenges)
+    }
+
+    /// Uses the vault for all it is worth, and says in which state it is. `done` narrows what is right.
+    pub(crate) fn prove(&mut self, operation: Operation, done: Option<&Done>, keys: &mut Tpm) -> Result<Condition> {
+        let challenge = self.challenge();
+        let vault = Vault::open(self.dir(), keys);
+        let ends = matches!(operation, Operation::Setup | Operation::Wipe);
+        let mut vault = match vault {
+            Err(
+                OpenError::Unfinished
+                | OpenError::Wiped
+                | OpenError::Container(ContainerError::NotFound { .. }),
+            ) if ends => return Ok(Condition::Vacant),
+            other => other?,
+        };
+        let listed = vault.accounts()?;
+        let ids: Vec<_> = listed.iter().map(|(id, _)| *id).collect();
+        let expected: Vec<_> = self.passkeys.iter().map(|p| p.id).collect();
+        let mut condition = match operation {
+            _ if ids == expected => Condition::Same,
+            Operation::EnrollNone | Operation::EnrollPacked
+                if ids[..ids.len() - 1] == expected && ids.len() == expected.len() + 1 =>
+            {
+                Condition::Changed
+            }
+            Operation::Delete if ids == expected[..expected.len() - 1] => Condition::Changed,
+            _ => return Err(format!("passkeys {ids:?}, not {expected:?}").into()),
+        };
+        for (known, (_, account)) in self.passkeys.iter().zip(&listed) {
+            if account.public_key() != Some(known.public) {
+                return Err(format!("passkey {} has another key", known.id).into());
+            }
+        }
+        let pins = match (operation, done) {
+            (Operation::ChangePin, Some(_)) => vec![self.pins[1]],
+            (Operation::ChangePin, None) => self.pins.to_vec(),
+            _ => vec![self.pins[0]],
+        };
+        let Some((id, account)) = listed.last() else {
+            drop(vault.unlock(&pin(pins[0]))?);
+            return Ok(condition);
+        };
+        let newest = Passkey { id: *id, public: account.public_key().ok_or("no public key")? };
+        for (attempt, with_pin) in pins.iter().enumerate() {
+            match assert_in(&mut vault, &newest, with_pin, &challenge) {
+                Err(CeremonyOrUnlock::Unlock(UnlockError::WrongPin)) if attempt + 1 < pins.len() => {}
+                other => {
+                    other?;
+                    if *with_pin == self.pins[1] {
+                        condition = Condition::Changed;
+                    }
+                    break;
+                }
+            }
+        }
+        if let Some(Done::Enrolled(passkey)) = done
+            && (passkey.id, passkey.public) != (newest.id, newest.public)
+        {
+            return Err("the passkey that was answered for is not the one in the vault".into());
+        }
+        Ok(condition)
+    }
+
+    /// Takes the change in, so that the next [`Lab::prove`] expects it.
+    pub(crate) fn accept(&mut self, operation: Operation, condition: Condition, keys: &mut Tpm) -> Result<()> {
+        match (operation, condition) {
+            (_, Condition::Same) => {}
+            (_, Condition::Vacant) | (Operation::Setup, _) => self.passkeys.clear(),
+            (Operation::EnrollNone | Operation::EnrollPacked, _) => {
+                let vault = Vault::open(self.dir(), keys)?;
+                let (id, account) = vault.accounts()?.pop().ok_or("the new passkey is gone")?;
+                let public = account.public_key().ok_or("no public key")?;
+                self.passkeys.push(Passkey { id, public });
+            }
+            (Operation::Delete, _) => drop(self.passkeys.pop()),
+            (Operation::ChangePin, _) => self.pins.reverse(),
+            _ => return Err("nothing could have changed".into()),
+        }
+        Ok(())
+    }
+}
+
+/// An operation that succeeded and did not do what it says.
+#[derive(Debug, thiserror::Error)]
+#[error("WRONG SUCCESS: {0}")]
+pub(crate) struct WrongSuccess(pub(crate) String);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CeremonyOrUnlock {
+    #[error(transparent)]
+    Unlock(#[from] UnlockError),
+    #[error(transparent)]
+    Ceremony(#[from] CeremonyError),
+    #[error(transparent)]
+    WrongSuccess(#[from] WrongSuccess),
+}
+
+fn assert_in(
+    vault: &mut Vault<'_>,
+    passkey: &Passkey,
+    with_pin: &str,
+    challenge: &str,
+) -> Result<(), CeremonyOrUnlock> {
+    let options = json!({"rpId": RP_ID, "challenge": challenge}).to_string();
+    let request = GetRequest::from_json(&options, Origin::parse(ORIGIN).unwrap()).unwrap();
+    let unlocked = vault.unlock(&pin(with_pin))?;
+    let response = unlocked.sign(&request, passkey.id, UserPresent::confirmed())?;
+    let response = serde_json::to_value(&response).unwrap();
+    Ok(check_assertion(&response, challenge, &passkey.public).map_err(WrongSuccess)?)
+}
+
+fn keys_status(keys: &mut Tpm) {
+    use vault_core::keystore::KeyStore;
+    drop(keys.status(None));
+    drop(keys.status(None));
+}
+
+/// The key store's part in an error of [`Lab::perform`].
+pub(crate) fn of_key_store<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e KeyStoreError> {
+    if let Some(e) = error.downcast_ref::<VaultError>() {
+        return if let VaultError::KeyStore(e) = e { Some(e) } else { None };
+    }
+    if let Some(e) = error.downcast_ref::<OpenError>() {
+        return if let OpenError::KeyStore(e) = e { Some(e) } else { None };
+    }
+    if let Some(e) = error.downcast_ref::<UnlockError>() {
+        return if let UnlockError::KeyStore(e) = e { Some(e) } else { None };
+    }
+    if let Some(e) = error.downcast_ref::<CeremonyError>() {
+        return if let CeremonyError::KeyStore(e) = e { Some(e) } else { None };
+    }
+    if let Some(e) = error.downcast_ref::<CeremonyOrUnlock>() {
+        return match e {
+            CeremonyOrUnlock::Unlock(UnlockError::KeyStore(e))
+            | CeremonyOrUnlock::Ceremony(CeremonyError::KeyStore(e)) => Some(e),
+            _ => None,
+        };
+    }
+    error.downcast_ref()
+}
+
+/// An error with its causes, for reports.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text = format!("{text}: {e}");
+        cause = e.source();
+    }
+    text
+}

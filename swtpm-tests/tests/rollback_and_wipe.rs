@@ -1,0 +1,358 @@
+//! What an old copy of the file is worth, and what is left after a wipe or a set-up that was cut short.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use swtpm_tests::{
+    PIN, Scene, creation_options, key_store, pin,
+    proxy::{Fault, FaultKind, Proxy, command_name},
+    request_options, rng, scale,
+};
+use vault_core::{
+    CeremonyError, OpenError, UnlockError, Vault, VaultError,
+    container::{AccountId, Container, ContainerError, LOCK_FILE, State, VAULT_FILE},
+    keystore::{KeyStore, KeyStoreError},
+    setup, wipe,
+    webauthn::{CreateRequest, GetRequest, Origin, UserPresent},
+};
+
+const NV_WRITE: u32 = 0x137;
+/// `TPM_RC_FAILURE`, which libtss2 does not try again.
+const FAILURE: u32 = 0x101;
+
+fn origin() -> Origin {
+    Origin::parse("https://example.org").unwrap()
+}
+
+fn enroll(dir: &Path, keys: &mut dyn KeyStore, user: &str) -> Result<AccountId, CeremonyError> {
+    let request = CreateRequest::from_json(&creation_options("example.org", user, "none"), origin()).unwrap();
+    let mut vault = Vault::open(dir, keys).unwrap();
+    let unlocked = vault.unlock(&pin(PIN)).unwrap();
+    unlocked.enroll(&request, UserPresent::confirmed(), 0, &mut rng()).map(|(id, _)| id)
+}
+
+fn delete(dir: &Path, keys: &mut dyn KeyStore, id: AccountId) {
+    Vault::open(dir, keys).unwrap().unlock(&pin(PIN)).unwrap().delete(id).unwrap();
+}
+
+/// The passkeys, from the opened vault.
+fn ids(dir: &Path, keys: &mut dyn KeyStore) -> Vec<AccountId> {
+    Vault::open(dir, keys).unwrap().accounts().unwrap().into_iter().map(|(id, _)| id).collect()
+}
+
+/// Signs with every passkey there is; says how many signatures that made.
+fn signatures(dir: &Path, keys: &mut dyn KeyStore, typed: &str) -> usize {
+    let request = GetRequest::from_json(&request_options("example.org"), origin()).unwrap();
+    let Ok(vault) = Vault::open(dir, keys) else { return 0 };
+    let Ok(accounts) = vault.accounts() else { return 0 };
+    drop(vault);
+    let mut made = 0;
+    for (id, _) in accounts {
+        let Ok(mut vault) = Vault::open(dir, keys) else { continue };
+        let Ok(unlocked) = vault.unlock(&pin(typed)) else { continue };
+        // The response is only given after the signature was verified under the passkey's public key.
+        made += usize::from(unlocked.sign(&request, id, UserPresent::confirmed()).is_ok());
+    }
+    made
+}
+
+fn copy(dir: &Path) -> Vec<u8> {
+    fs::read(dir.join(VAULT_FILE)).unwrap()
+}
+
+fn put(dir: &Path, bytes: &[u8]) {
+    fs::write(dir.join(VAULT_FILE), bytes).unwrap();
+}
+
+fn unlock_error(dir: &Path, keys: &mut dyn KeyStore) -> Option<UnlockError> {
+    Vault::open(dir, keys).unwrap().unlock(&pin(PIN)).err()
+}
+
+#[test]
+fn each_older_generation_is_refused_and_the_newest_still_works() {
+    let scene = Scene::with_vault();
+    let (dir, mut tpm) = (scene.dir(), scene.tpm.key_store());
+    let generations = scale(12, 100);
+    let mut files = vec![copy(dir)];
+    let mut held = Vec::new();
+    for n in 0..generations {
+        if n % 3 == 2 {
+            delete(dir, &mut tpm, held.remove(0));
+        } else {
+            held.push(enroll(dir, &mut tpm, &format!("user{n}")).unwrap());
+        }
+        files.push(copy(dir));
+    }
+    let newest = files.pop().unwrap();
+    for (generation, file) in files.iter().enumerate() {
+        put(dir, file);
+        let error = unlock_error(dir, &mut tpm).expect("it opened");
+        let (old, new) = (generation as u64, generations as u64);
+        assert!(matches!(error, UnlockError::RolledBack { file, tpm } if (file, tpm) == (old, new)), "{error:?}");
+        let text = format!("the vault's file is an old copy: it holds change {old}, and the TPM remembers change {new}");
+        assert_eq!(error.to_string(), text);
+        assert_eq!(copy(dir), *file, "the refusal changed the file");
+    }
+    put(dir, &newest);
+    assert_eq!(ids(dir, &mut tpm), held);
+    assert_eq!(signatures(dir, &mut tpm, PIN), held.len());
+    println!("rollback: {} older generations refused, {} passkeys sign after putting back the newest", files.len(), held.len());
+}
+
+#[test]
+fn a_copy_from_before_a_pin_change_opens_with_the_new_pin_only() {
+    let scene = Scene::with_vault();
+    let (dir, mut tpm) = (scene.dir(), scene.tpm.key_store());
+    let id = enroll(dir, &mut tpm, "alice").unwrap();
+    let old = copy(dir);
+    Vault::open(dir, &mut tpm).unwrap().unlock(&pin(PIN)).unwrap().change_pin(&pin("a new one")).unwrap();
+    put(dir, &old);
+    assert!(matches!(unlock_error(dir, &mut tpm), Some(UnlockError::WrongPin)));
+    assert_eq!(signatures(dir, &mut tpm, PIN), 0);
+    assert_eq!(signatures(dir, &mut tpm, "a new one"), 1);
+    assert_eq!(ids(dir, &mut tpm), [id]);
+}
+
+#[test]
+fn a_copy_from_before_a_delete_is_refused_and_signs_nothing() {
+    let scene = Scene::with_vault();
+    let (dir, mut tpm) = (scene.dir(), scene.tpm.key_store());
+    let id = enroll(dir, &mut tpm, "alice").unwrap();
+    let old = copy(dir);
+    delete(dir, &mut tpm, id);
+    put(dir, &old);
+    let error = unlock_error(dir, &mut tpm);
+    assert!(matches!(error, Some(UnlockError::RolledBack { file: 1, tpm: 2 })), "{error:?}");
+    assert_eq!(signatures(dir, &mut tpm, PIN), 0);
+}
+
+/// The last write of an operation: the index of the command that makes the TPM remember.
+fn last_write(proxy: &Proxy) -> usize {
+    proxy.codes().iter().rposition(|code| *code == NV_WRITE).unwrap()
+}
+
+#[test]
+fn a_file_one_ahead_of_the_tpm_is_healed() {
+    let scene = Scene::with_vault();
+    let proxy = Proxy::start(scene.tpm.port()).unwrap();
+    let dir = scene.dir();
+    enroll(dir, &mut key_store(&proxy.tcti()), "alice").unwrap();
+    let at = last_write(&proxy);
+    for (kind, user) in
+        [(FaultKind::Refuse(FAILURE), "bob"), (FaultKind::CutBefore, "carol"), (FaultKind::EndOfStream, "dan")]
+    {
+        proxy.arm(Fault::continuous(at, kind));
+        let error = enroll(dir, &mut key_store(&proxy.tcti()), user).unwrap_err();
+        assert!(matches!(error, CeremonyError::KeyStore(_)), "{error:?}");
+        assert_ne!(proxy.fired(), 0);
+        proxy.disarm();
+        // One unlocking heals it: the next says the same number on both sides.
+        let mut tpm = key_store(&proxy.tcti());
+        for _ in 0..2 {
+            let unlocked = unlock_error(dir, &mut tpm);
+            assert!(unlocked.is_none(), "{unlocked:?}");
+        }
+    }
+    let mut tpm = key_store(&proxy.tcti());
+    assert_eq!(signatures(dir, &mut tpm, PIN), 4);
+    let before = copy(dir);
+    delete(dir, &mut tpm, ids(dir, &mut scene.tpm.key_store())[0]);
+    let after = copy(dir);
+    put(dir, &before);
+    // Exactly one step was healed each time: the copy is one behind, and names both numbers.
+    assert!(matches!(unlock_error(dir, &mut tpm), Some(UnlockError::RolledBack { file: 4, tpm: 5 })));
+    put(dir, &after);
+    assert_eq!(signatures(dir, &mut tpm, PIN), 3);
+}
+
+/// The NV indices that the TPM holds.
+fn indices(scene: &Scene) -> BTreeSet<String> {
+    let output = scene.tpm.tool("tpm2_getcap", &["handles-nv-index"]).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Transient objects and loaded sessions: what a failure may leave behind.
+fn loaded(scene: &Scene) -> String {
+    let list = |what| scene.tpm.tool("tpm2_getcap", &[what]).unwrap().stdout;
+    String::from_utf8([list("handles-transient"), list("handles-loaded-session")].concat()).unwrap()
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// How a command is lost: refused once, refused and everything after it, executed without an answer, and
+/// the end of the connection, which is what a crash looks like from the TPM.
+fn losses(at: usize) -> [(&'static str, Fault); 4] {
+    [
+        ("refused once", Fault::once(at, FaultKind::Refuse(FAILURE))),
+        ("refused from here on", Fault::continuous(at, FaultKind::Refuse(FAILURE))),
+        ("executed, answer lost", Fault::once(at, FaultKind::CutAfter)),
+        ("end of stream", Fault::continuous(at, FaultKind::EndOfStream)),
+    ]
+}
+
+#[test]
+fn a_wipe_cut_short_at_any_command_completes_at_the_next_start() {
+    let mut cases = 0;
+    let (mut completed_by_start, mut completed_by_wipe, mut done) = (0, 0, 0);
+    let commands = {
+        let scene = Scene::with_vault();
+        let proxy = Proxy::start(scene.tpm.port()).unwrap();
+        wipe(scene.dir(), &mut key_store(&proxy.tcti())).unwrap();
+        proxy.codes()
+    };
+    let scene = Scene::empty();
+    let proxy = Proxy::start(scene.tpm.port()).unwrap();
+    let (dir, none) = (scene.dir(), indices(&scene));
+    let mut kept = Vec::new();
+    for at in 0..commands.len() {
+        for (what, fault) in losses(at) {
+            let case = format!("{} ({at}) {what}", command_name(commands[at]));
+            let mut tpm = scene.tpm.key_store();
+            setup(dir, &mut tpm, &pin(PIN), &mut rng()).unwrap_or_else(|e| panic!("{case}: {e:?}"));
+            enroll(dir, &mut tpm, "alice").unwrap();
+            let copy = copy(dir);
+            proxy.arm(fault);
+            let wiped = wipe(dir, &mut key_store(&proxy.tcti()));
+            proxy.disarm();
+            let mut tpm = key_store(&proxy.tcti());
+            match (wiped, Vault::open(dir, &mut tpm).map(drop)) {
+                (Err(_), Err(OpenError::Wiped)) => completed_by_start += 1,
+                // Before anything was begun: the vault is whole.
+                (Err(_), Ok(())) => {
+                    assert_eq!(signatures(dir, &mut tpm, PIN), 1, "{case}");
+                    wipe(dir, &mut tpm).unwrap_or_else(|e| panic!("{case}: {e:?}"));
+                    completed_by_wipe += 1;
+                }
+                (Ok(()), Err(OpenError::Container(ContainerError::NotFound { .. }))) => done += 1,
+                other => panic!("{case}: {other:?}"),
+            }
+            let again = Vault::open(dir, &mut tpm).map(drop);
+            assert!(matches!(again, Err(OpenError::Container(ContainerError::NotFound { .. }))), "{case}: {again:?}");
+            assert_eq!(indices(&scene), none, "{case}");
+            assert_eq!(files(dir), [LOCK_FILE], "{case}");
+            assert_eq!(loaded(&scene), "", "{case}");
+            kept.push((case, copy));
+            cases += 1;
+        }
+    }
+    let mut tpm = scene.tpm.key_store();
+    for (case, copy) in &kept {
+        put(dir, copy);
+        let error = Vault::open(dir, &mut tpm).map(drop).unwrap_err();
+        assert!(matches!(error, OpenError::KeyStore(KeyStoreError::Erased)), "{case}: {error:?}");
+        assert_eq!(signatures(dir, &mut tpm, PIN), 0, "{case}");
+    }
+    println!(
+        "wipe: cut short in {cases} ways over {} commands: {completed_by_start} completed at the next start, {completed_by_wipe} had not begun, {done} finished in spite of it; {} kept copies with the right PIN made 0 signatures",
+        commands.len(),
+        kept.len(),
+    );
+}
+
+#[test]
+fn a_copy_kept_from_before_a_wipe_signs_nothing_while_the_wipe_is_half_done() {
+    let scene = Scene::empty();
+    let proxy = Proxy::start(scene.tpm.port()).unwrap();
+    let dir = scene.dir();
+    let mut tpm = scene.tpm.key_store();
+    setup(dir, &mut tpm, &pin(PIN), &mut rng()).unwrap();
+    enroll(dir, &mut tpm, "alice").unwrap();
+    let copy = copy(dir);
+    // From the second NV_UndefineSpace on nothing reaches the TPM: the secret index alone is gone.
+    let undefined = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let before = indices(&scene).len();
+    let mut at = 0;
+    loop {
+        proxy.arm(Fault::continuous(at, FaultKind::EndOfStream));
+        let wiped = wipe(dir, &mut key_store(&proxy.tcti()));
+        proxy.disarm();
+        assert!(wiped.is_err());
+        if indices(&scene).len() < before {
+            break;
+        }
+        undefined.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        at += 1;
+    }
+    assert_eq!(indices(&scene).len(), before - 1);
+    put(dir, &copy);
+    let error = unlock_error(dir, &mut tpm);
+    assert!(matches!(error, Some(UnlockError::KeyStore(KeyStoreError::Erased))), "{error:?}");
+    assert_eq!(signatures(dir, &mut tpm, PIN), 0);
+    // The copy says nothing of the wipe; asked to wipe, it completes it.
+    wipe(dir, &mut tpm).unwrap();
+    assert_eq!(indices(&scene).len(), before - 3);
+}
+
+#[test]
+fn a_set_up_cut_short_at_any_command_leaves_nothing() {
+    let commands = {
+        let scene = Scene::empty();
+        let proxy = Proxy::start(scene.tpm.port()).unwrap();
+        setup(scene.dir(), &mut key_store(&proxy.tcti()), &pin(PIN), &mut rng()).unwrap();
+        proxy.codes()
+    };
+    let scene = Scene::empty();
+    let proxy = Proxy::start(scene.tpm.port()).unwrap();
+    // A vault of someone else, which must stay as it is.
+    let other = tempfile::tempdir().unwrap();
+    let mut tpm = scene.tpm.key_store();
+    setup(other.path(), &mut tpm, &pin(PIN), &mut rng()).unwrap();
+    enroll(other.path(), &mut tpm, "bob").unwrap();
+    let (dir, before) = (scene.dir(), indices(&scene));
+    let (mut cases, mut finished) = (0, 0);
+    for at in 0..commands.len() {
+        for (what, fault) in losses(at) {
+            let case = format!("{} ({at}) {what}", command_name(commands[at]));
+            proxy.arm(fault);
+            let made = setup(dir, &mut key_store(&proxy.tcti()), &pin(PIN), &mut rng());
+            proxy.disarm();
+            let mut tpm = key_store(&proxy.tcti());
+            if made.is_ok() {
+                // A fault that cost nothing, or that came after the last command.
+                finished += 1;
+            } else {
+                let opened = Vault::open(dir, &mut tpm).map(drop);
+                let nothing = matches!(
+                    opened,
+                    Err(OpenError::Unfinished | OpenError::Container(ContainerError::NotFound { .. }))
+                );
+                assert!(nothing, "{case}: {opened:?}");
+                setup(dir, &mut tpm, &pin(PIN), &mut rng()).unwrap_or_else(|e| panic!("{case}: {e:?}"));
+            }
+            let now = indices(&scene);
+            assert!(now.is_superset(&before), "{case}");
+            assert_eq!(now.len(), before.len() + 3, "{case}");
+            assert_eq!(loaded(&scene), "", "{case}");
+            assert_eq!(files(dir), [LOCK_FILE, VAULT_FILE], "{case}");
+            enroll(dir, &mut tpm, "alice").unwrap();
+            assert_eq!(signatures(dir, &mut tpm, PIN), 1, "{case}");
+            wipe(dir, &mut tpm).unwrap();
+            assert_eq!(indices(&scene), before, "{case}");
+            cases += 1;
+        }
+    }
+    assert_eq!(signatures(other.path(), &mut tpm, PIN), 1);
+    println!("set-up: cut short in {cases} ways over {} commands; {finished} finished in spite of it; each time the next one works and the TPM holds three indices more", commands.len());
+}
+
+#[test]
+fn set_up_over_a_vault_is_refused_and_loses_nothing() {
+    let scene = Scene::with_vault();
+    let proxy = Proxy::start(scene.tpm.port()).unwrap();
+    let (dir, mut tpm) = (scene.dir(), key_store(&proxy.tcti()));
+    let id = enroll(dir, &mut tpm, "alice").unwrap();
+    let (file, nv) = (copy(dir), indices(&scene));
+    proxy.clear_record();
+    let error = setup(dir, &mut tpm, &pin("another"), &mut rng()).unwrap_err();
+    assert!(matches!(&error, VaultError::Container(ContainerError::Exists { dir: there }) if there == dir), "{error:?}");
+    assert_eq!(proxy.codes(), [0_u32; 0], "the TPM was asked something");
+    assert_eq!((copy(dir), indices(&scene)), (file, nv));
+    assert_eq!(ids(dir, &mut tpm), [id]);
+    assert_eq!(signatures(dir, &mut tpm, PIN), 1);
+    assert_eq!(Container::open(dir).unwrap().state().unwrap(), State::Active);
+}
