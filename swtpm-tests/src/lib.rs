@@ -1,9 +1,11 @@
 //! What Passhold's tests run against: software TPMs, a proxy that makes them fail, and other people's
 //! relying parties.
 
+mod passhold;
 pub mod proxy;
 mod scene;
 mod tpm;
 
+pub use passhold::{Call, Passhold, Program, Run, Running, Terminal};
 pub use scene::{PIN, Scene, creation_options, pin, request_options, rng, scale};
 pub use tpm::{TestTpm, key_store};

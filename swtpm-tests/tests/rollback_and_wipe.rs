@@ -156,7 +156,8 @@ fn a_file_one_ahead_of_the_tpm_is_healed() {
     let mut tpm = key_store(&proxy.tcti());
     assert_eq!(signatures(dir, &mut tpm, PIN), 4);
     let before = copy(dir);
-    delete(dir, &mut tpm, ids(dir, &mut scene.tpm.key_store())[0]);
+    let first = ids(dir, &mut tpm)[0];
+    delete(dir, &mut tpm, first);
     let after = copy(dir);
     put(dir, &before);
     // Exactly one step was healed each time: the copy is one behind, and names both numbers.

@@ -5,7 +5,7 @@
 pub(crate) mod raw_tpm;
 pub(crate) mod relying_party;
 
-use std::{error::Error, path::Path, sync::Once};
+use std::{error::Error, path::Path, sync::{Arc, Mutex, MutexGuard, Once, PoisonError}};
 
 use p256::ecdsa::VerifyingKey;
 use serde_json::json;
@@ -80,7 +80,8 @@ pub(crate) struct Passkey {
 pub(crate) struct Lab {
     // The proxy goes first: its hooks may hold the TPM.
     pub(crate) proxy: Proxy,
-    pub(crate) tpm: TestTpm,
+    /// Shared with the hooks that reset it.
+    pub(crate) tpm: Arc<Mutex<TestTpm>>,
     dir: TempDir,
     /// Oldest first. The first stays for ever, the last is the one that [`Operation::Delete`] deletes.
     pub(crate) passkeys: Vec<Passkey>,
@@ -100,7 +101,7 @@ pub(crate) enum Condition {
     Changed,
 }
 
-type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 impl Lab {
     /// No vault yet.
@@ -112,7 +113,7 @@ impl Lab {
         assert!(tpm.tool("tpm2_dictionarylockout", &limits).unwrap().status.success());
         Self {
             proxy: Proxy::start(tpm.port()).unwrap(),
-            tpm,
+            tpm: Arc::new(Mutex::new(tpm)),
             // Where syncing costs nothing: no power fails here.
             dir: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap(),
             passkeys: Vec::new(),
@@ -134,7 +135,19 @@ impl Lab {
     }
 
     pub(crate) fn raw(&self) -> RawTpm {
-        RawTpm(self.tpm.port())
+        RawTpm(self.tpm().port())
+    }
+
+    pub(crate) fn tpm(&self) -> MutexGuard<'_, TestTpm> {
+        self.tpm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a program of tpm2-tools past the proxy, and flushes the objects that it leaves.
+    pub(crate) fn tool(&self, command: &str) {
+        let words: Vec<_> = command.split_whitespace().collect();
+        let output = self.tpm().tool(words[0], &words[1..]).unwrap();
+        self.raw().loaded().into_iter().for_each(|handle| assert_eq!(self.raw().flush(handle), 0));
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     pub(crate) fn dir(&self) -> &Path {

@@ -66,6 +66,16 @@ impl RawTpm {
         (rc == 0).then(|| word(&body, 6))
     }
 
+    /// The only index with this much room, if there is one.
+    pub(crate) fn index_of_size(self, size: u16) -> Option<u32> {
+        self.indices().into_iter().find(|index| {
+            let (rc, body) = self.command(NO_SESSIONS, 0x169, &index.to_be_bytes());
+            // size, index, nameAlg, attributes, policy, dataSize; then the Name's size and the Name.
+            let end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
+            rc == 0 && body[end - 2..end] == size.to_be_bytes()
+        })
+    }
+
     /// Takes the SRK from its persistent handle, if it is there.
     pub(crate) fn evict_srk(self) {
         let body = join(&[&OWNER.to_be_bytes(), &SRK.to_be_bytes(), &EMPTY_PASSWORD, &SRK.to_be_bytes()]);
