@@ -8,10 +8,10 @@ use std::{
     fmt::Write as _,
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
-    os::unix::{fs::FileExt, process::CommandExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use memchr::memmem::Finder;
@@ -332,4 +332,217 @@ fn no_secret_is_in_memory_after_an_operation() {
     }
     println!("secrets in memory: {} operations, {places} moments, {} MiB searched", OPERATIONS.len(), bytes >> 20);
     assert_eq!(worst, "", "secrets in memory");
+}
+
+// ---------------------------------------------------------------------------------------------
+// The command line.
+
+/// The program under test, built beside the tests; `PASSHOLD_BINARY` names another one.
+fn passhold() -> PathBuf {
+    if let Some(other) = std::env::var_os("PASSHOLD_BINARY") {
+        return other.into();
+    }
+    let beside = std::env::current_exe().unwrap();
+    let program = beside.parent().unwrap().parent().unwrap().join("passhold");
+    assert!(program.exists(), "build it first: cargo build -p passhold");
+    program
+}
+
+/// A person's files, a vault on a recording proxy, and its secrets.
+struct Desk {
+    scene: Scene,
+    proxy: Proxy,
+    home: tempfile::TempDir,
+    text: String,
+}
+
+impl Desk {
+    fn new(with_vault: bool) -> Self {
+        let (scene, text) = (Scene::empty(), random_pin());
+        if with_vault {
+            let mut store = scene.tpm.key_store();
+            vault_core::setup(scene.dir(), &mut store, &pin(&text), &mut rng()).unwrap();
+            enroll(scene.dir(), &mut store, &text, "alice", "none");
+        }
+        let home = tempfile::tempdir().unwrap();
+        for folder in ["tmp", "cwd"] {
+            fs::create_dir(home.path().join(folder)).unwrap();
+        }
+        fs::write(home.path().join("create"), creation_options(RP, "bob", "direct")).unwrap();
+        fs::write(home.path().join("get"), request_options(RP)).unwrap();
+        let proxy = Proxy::start(scene.tpm.port()).unwrap();
+        Self { scene, proxy, home, text }
+    }
+
+    fn needles(&self, text: &str, old: &str) -> Vec<Needle> {
+        let facts = Facts::of(self.scene.dir(), &mut self.scene.tpm.key_store());
+        needles_of(&facts, &Wire::new(self.scene.tpm.port()), text, old)
+    }
+
+    /// `program` runs the command line, whose PINs come from standard input.
+    fn start(&self, mut program: Command, line: &str, typed: &str) -> Child {
+        let home = self.home.path();
+        let line = line.replace("HOME", home.to_str().unwrap());
+        let mut child = program
+            .args(["--pin-fd", "0", "--tpm", &self.proxy.tcti(), "--vault"])
+            .arg(self.scene.dir())
+            .args(line.split(' '))
+            .env("HOME", home)
+            .env("TMPDIR", home.join("tmp"))
+            .current_dir(home.join("cwd"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.as_mut().unwrap().write_all(typed.as_bytes()).unwrap();
+        child
+    }
+
+    /// Everything a person's folders hold.
+    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut folders = vec![self.home.path().to_owned(), self.scene.dir().to_owned()];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { folders.push(path) } else { files.push((path.clone(), fs::read(path).unwrap())) }
+            }
+        }
+        files
+    }
+}
+
+/// The command line that strace started; strace forks others before it, to try the kernel.
+fn passhold_under(strace: u32) -> u32 {
+    loop {
+        let children = fs::read_to_string(format!("/proc/{strace}/task/{strace}/children")).unwrap();
+        let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if let Some(child) = children.split_whitespace().find(|pid| name(pid).trim() == "passhold") {
+            return child.parse().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until a process is at its `exit_group`, where strace holds it.
+fn wait_for_exit(pid: u32) {
+    for _ in 0..4000 {
+        let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+        if call.starts_with("231 ") {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("it does not exit");
+}
+
+const COMMANDS: [&str; 9] = [
+    "setup",
+    "list",
+    "status",
+    "enroll --origin https://example.org --options HOME/create",
+    "sign --origin https://example.org --options HOME/get",
+    "rename 1 Work",
+    "pin change",
+    "delete 1",
+    "wrong",
+];
+
+#[test]
+fn the_command_line_leaves_no_secret_anywhere() {
+    let (mut places, mut bytes, mut worst) = (0, 0, String::new());
+    for line in COMMANDS {
+        let desk = Desk::new(line != "setup");
+        let known = (line != "setup").then(|| desk.needles(&desk.text, &desk.text));
+        let (new, wrong) = (random_pin(), random_pin());
+        let typed = match line {
+            "pin change" => format!("{}\n{new}\n", desk.text),
+            "wrong" => format!("{wrong}\n"),
+            _ => format!("{}\n", desk.text),
+        };
+        let mut strace = Command::new("strace");
+        // Long enough to be looked at; it is killed then.
+        let hold = "inject=exit_group:delay_enter=60000000";
+        strace.args(["-o", "/dev/null", "-e", "trace=exit_group", "-e", hold, "--"]).arg(passhold());
+        let line = if line == "wrong" { "delete 1" } else { line };
+        let mut child = desk.start(strace, line, &typed);
+        let pid = passhold_under(child.id());
+        wait_for_exit(pid);
+        let mut needles = known.unwrap_or_else(|| desk.needles(&desk.text, &desk.text));
+        needles.extend(pin_needles("new ", &new));
+        needles.extend(pin_needles("wrong ", &wrong));
+        let (mut hits, searched) = search_memory(pid, &needles);
+        let mut look = |place: &str, data: &[u8]| {
+            bytes += data.len();
+            places += 1;
+            search(place, data, &needles, &mut hits);
+        };
+        look("argv", &fs::read(format!("/proc/{pid}/cmdline")).unwrap());
+        look("environment", &fs::read(format!("/proc/{pid}/environ")).unwrap());
+        for (path, data) in desk.files() {
+            look(&path.display().to_string(), &data);
+        }
+        look("the TPM's wire", &desk.proxy.wire());
+        // First the process that strace holds: strace dies of the same signal.
+        Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+        drop(child.kill());
+        let output = child.wait_with_output().unwrap();
+        look("stdout", &output.stdout);
+        look("stderr", &output.stderr);
+        bytes += searched;
+        println!("passhold {line}: {} hits{}", hits.values().sum::<usize>(), show(&hits));
+        if !hits.is_empty() {
+            write!(worst, "\n{line}:{}", show(&hits)).unwrap();
+        }
+    }
+    println!("secrets of the command line: {} commands, {places} places, {} MiB searched", COMMANDS.len(), bytes >> 20);
+    assert_eq!(worst, "", "secrets are somewhere");
+}
+
+/// Where a dying process would leave its core.
+fn cores(folder: &Path) -> usize {
+    let names = fs::read_dir(folder).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.contains("core")).count()
+}
+
+#[test]
+fn a_killed_process_leaves_no_core() {
+    assert!(!fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap().starts_with(['|', '/']), "cores go elsewhere");
+    let desk = Desk::new(true);
+    let folder = desk.home.path().join("cwd");
+    let shell = |script: &str| {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit -c unlimited; {script}"));
+        shell
+    };
+    // The control: a process that is not hardened leaves one.
+    let mut other = shell("exec sleep 60").current_dir(&folder).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    Command::new("kill").args(["-SEGV", &other.id().to_string()]).status().unwrap();
+    drop(other.wait());
+    let control = cores(&folder);
+    for file in fs::read_dir(&folder).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let mut kills = 0;
+    for signal in ["-SEGV", "-ABRT", "-QUIT"] {
+        let mut program = shell("exec \"$0\" \"$@\"");
+        program.arg(passhold());
+        // The old PIN is proven, and the process waits for the new one.
+        let mut child = desk.start(program, "pin change", &format!("{}\n", desk.text));
+        // It has the PIN's secrets: the TPM was asked for S.
+        let waiting = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            let waits = fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap_or_default().starts_with("0 0x");
+            waits && desk.proxy.codes().contains(&0x151)
+        });
+        assert!(waiting);
+        std::thread::sleep(Duration::from_millis(100));
+        Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(!child.wait().unwrap().success());
+        kills += 1;
+    }
+    println!("cores: {} of {kills} killed processes, {control} of 1 control", cores(&folder));
+    assert_eq!((cores(&folder), control), (0, 1));
 }

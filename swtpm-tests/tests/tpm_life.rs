@@ -182,14 +182,14 @@ fn foreign_sessions_exhaust_the_tpm_until_they_go() {
         }
     };
     assert_eq!((full, saved.len()), (0x905, 64));
-    assert_eq!(perform_error(&mut lab, Operation::Sign, &mut keys), "Exhausted");
+    assert_eq!(perform_error(&mut keys, &mut lab, Operation::Sign), "Exhausted");
     saved.into_iter().for_each(|session| assert_eq!(lab.raw().flush(session), 0));
     lab.perform(Operation::Sign, &mut keys).unwrap();
     drop(keys);
 
     let mut keys = lab.key_store();
     let loaded: Vec<_> = (0..3).map(|_| lab.raw().start_session().unwrap()).collect();
-    assert_eq!(perform_error(&mut lab, Operation::Sign, &mut keys), "Exhausted");
+    assert_eq!(perform_error(&mut keys, &mut lab, Operation::Sign), "Exhausted");
     loaded.into_iter().for_each(|session| assert_eq!(lab.raw().flush(session), 0));
     lab.perform(Operation::Sign, &mut keys).unwrap();
 }
@@ -200,7 +200,7 @@ fn foreign_objects_exhaust_the_tpm_until_they_go() {
     let mut keys = lab.key_store();
     let objects: Vec<_> = (0..3).map(|_| lab.raw().load_object().unwrap()).collect();
     assert_eq!(lab.raw().load_object(), Err(0x902));
-    assert_eq!(perform_error(&mut lab, Operation::Sign, &mut keys), "Exhausted");
+    assert_eq!(perform_error(&mut keys, &mut lab, Operation::Sign), "Exhausted");
     // Nobody else's were flushed for it.
     assert_eq!(lab.raw().loaded(), objects);
     objects.into_iter().for_each(|object| assert_eq!(lab.raw().flush(object), 0));
@@ -211,8 +211,8 @@ fn foreign_objects_exhaust_the_tpm_until_they_go() {
 fn an_owned_tpm_wants_its_owner_for_set_up_and_wipe_only() {
     let mut lab = Lab::empty();
     lab.tool("tpm2_changeauth -c owner secret");
-    assert_eq!(perform_error(&mut lab, Operation::Setup, &mut lab.key_store()), "OwnerAuthNeeded");
-    assert_eq!(perform_error(&mut lab, Operation::Setup, &mut owned(&lab, "wrong")), "OwnerAuthWrong");
+    assert_eq!(perform_error(&mut lab.key_store(), &mut lab, Operation::Setup), "OwnerAuthNeeded");
+    assert_eq!(perform_error(&mut owned(&lab, "wrong"), &mut lab, Operation::Setup), "OwnerAuthWrong");
     lab.perform(Operation::Setup, &mut owned(&lab, "secret")).unwrap();
     let passkey = lab.enroll(&mut lab.key_store(), "none").unwrap();
     lab.passkeys.push(passkey);
@@ -233,8 +233,8 @@ fn an_owned_tpm_wants_its_owner_for_set_up_and_wipe_only() {
         assert_eq!(vault.tries_left_if_fewer().unwrap(), Some(left));
     }
     lab.perform(Operation::Sign, &mut lab.key_store()).unwrap();
-    assert_eq!(perform_error(&mut lab, Operation::Wipe, &mut lab.key_store()), "OwnerAuthNeeded");
-    assert_eq!(perform_error(&mut lab, Operation::Wipe, &mut owned(&lab, "wrong")), "OwnerAuthWrong");
+    assert_eq!(perform_error(&mut lab.key_store(), &mut lab, Operation::Wipe), "OwnerAuthNeeded");
+    assert_eq!(perform_error(&mut owned(&lab, "wrong"), &mut lab, Operation::Wipe), "OwnerAuthWrong");
     vault_core::wipe(lab.dir(), &mut owned(&lab, "secret")).unwrap();
     assert_eq!((lab.has_vault(), lab.raw().indices()), (false, vec![]));
 }
@@ -267,7 +267,7 @@ fn an_index_undefined_by_a_stranger_is_an_erased_vault() {
         let index = lab.raw().index_of_size(size).unwrap();
         assert_eq!(lab.raw().undefine(index), 0);
         let mut keys = lab.key_store();
-        assert_eq!(perform_error(&mut lab, Operation::Sign, &mut keys), "Erased", "{what}");
+        assert_eq!(perform_error(&mut keys, &mut lab, Operation::Sign), "Erased", "{what}");
         vault_core::wipe(lab.dir(), &mut keys).unwrap_or_else(|e| panic!("{what}: {}", chain(&e)));
         assert_eq!((lab.has_vault(), lab.raw().indices()), (false, vec![]), "{what}");
     }
@@ -305,7 +305,7 @@ fn open_error(lab: &Lab) -> String {
     }
 }
 
-fn perform_error(lab: &mut Lab, operation: Operation, keys: &mut Tpm) -> String {
+fn perform_error(keys: &mut Tpm, lab: &mut Lab, operation: Operation) -> String {
     match lab.perform(operation, keys) {
         Ok(done) => format!("{done:?}"),
         Err(e) if of_key_store(e.as_ref()).is_some() => variant(of_key_store(e.as_ref())),

@@ -95,8 +95,17 @@ impl Terminal {
     /// If it is never hidden.
     #[track_caller]
     pub fn type_hidden(&mut self, line: &str) {
+        self.type_hidden_keys(&format!("{line}\n"));
+    }
+
+    /// Types keys as they are, such as `\x03` for Ctrl-C, as soon as typing is hidden.
+    ///
+    /// # Panics
+    /// If it is never hidden.
+    #[track_caller]
+    pub fn type_hidden_keys(&mut self, keys: &str) {
         wait_until("hidden typing", || !self.echoes());
-        self.type_keys(&format!("{line}\n"));
+        self.type_keys(keys);
     }
 
     /// Types a line that the screen shows.
@@ -109,7 +118,7 @@ impl Terminal {
         self.type_keys(&format!("{line}\n"));
     }
 
-    /// Types keys as they are, such as `\x03` for Ctrl-C.
+    /// Types keys as they are.
     ///
     /// # Panics
     /// If the terminal is gone.

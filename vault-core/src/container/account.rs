@@ -46,7 +46,7 @@ pub struct Account {
     pub key: KeyBlob,
     /// Its public half: a compressed SEC1 point.
     #[serde(with = "serde_bytes")]
-    pub(crate) public_key: Vec<u8>,
+    pub public_key: Vec<u8>,
     /// When it was made, in seconds since 1970.
     pub created: u64,
 }

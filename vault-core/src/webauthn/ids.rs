@@ -126,7 +126,8 @@ impl fmt::Display for RpId {
 pub struct CredentialId(#[serde(with = "serde_bytes")] Vec<u8>);
 
 impl CredentialId {
-    pub(crate) fn random(rng: &mut dyn rand_core::CryptoRng) -> Self {
+    /// A new one.
+    pub fn random(rng: &mut dyn rand_core::CryptoRng) -> Self {
         let mut bytes = vec![0; 32];
         rng.fill_bytes(&mut bytes);
         Self(bytes)
@@ -156,7 +157,9 @@ impl fmt::Debug for CredentialId {
 pub struct UserHandle(#[serde(with = "serde_bytes")] Vec<u8>);
 
 impl UserHandle {
-    pub(crate) fn new(bytes: Vec<u8>) -> Option<Self> {
+    /// `None` if it is empty or longer than 64 bytes.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Option<Self> {
         (1..=64).contains(&bytes.len()).then_some(Self(bytes))
     }
 

@@ -36,10 +36,23 @@ fn hold(bench: &Bench, changed: &[u8], intact: &Look, tally: &Tally) {
         Err(wrong) => panic!("{wrong}"),
         Ok(errors) => tally.add(errors.first().copied().unwrap_or("as before")),
     }
-    if let Some(difference) = difference(changed, &bench.bytes()) {
+    if let Some(difference) = difference(&without_mode(changed), &without_mode(&bench.bytes())) {
         panic!("looking at it changed the file: {difference}; the answer was {:?}", look.error());
     }
     assert_eq!(bench.litter(), Vec::<String>::new());
+}
+
+/// The file without what `SQLite` may set right as it opens a vault: that the file has a write-ahead log
+/// (bytes 18 and 19), the counters of that change and its own version (24 to 27 and 92 to 99; file
+/// format §1.3). None of it bears on a row, and the vault is one of ours by then.
+fn without_mode(file: &[u8]) -> Vec<u8> {
+    let mut file = file.to_vec();
+    for range in [18..20, 24..28, 92..100] {
+        if let Some(bytes) = file.get_mut(range) {
+            bytes.fill(0);
+        }
+    }
+    file
 }
 
 /// Runs `case` on the numbers below `count` in two threads, each with a bench of its own.

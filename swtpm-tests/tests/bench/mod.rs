@@ -1,0 +1,315 @@
+//! One operation of the command line, again and again from the same state of file and TPM, with something
+//! going wrong at a chosen system call (strace's injection); and what must be true afterwards.
+#![allow(dead_code)]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use swtpm_tests::{PIN, creation_options, key_store, pin, request_options, rng};
+use tempfile::TempDir;
+use tpm_backend::swtpm::Swtpm;
+use vault_core::{
+    OpenError, UnlockError, Vault,
+    container::{AccountId, Container, ContainerError, LOCK_FILE, VAULT_FILE},
+    webauthn::{CreateRequest, GetRequest, Origin, UserPresent},
+};
+
+use super::common::{Facts, Wire};
+
+pub(crate) const NEW_PIN: &str = "314159x";
+pub(crate) const SITE: &str = "example.org";
+pub(crate) const ORIGIN: &str = "https://example.org";
+
+/// The program under test, built beside the tests.
+pub(crate) fn passhold() -> PathBuf {
+    let beside = std::env::current_exe().unwrap();
+    let program = beside.parent().unwrap().parent().unwrap().join("passhold");
+    assert!(program.exists(), "build it first: cargo build -p passhold");
+    program
+}
+
+/// A changing operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Setup,
+    Enroll,
+    Delete,
+    Rename,
+    PinChange,
+    Wipe,
+}
+
+pub(crate) const OPERATIONS: [Operation; 6] = [
+    Operation::Setup,
+    Operation::Enroll,
+    Operation::Delete,
+    Operation::Rename,
+    Operation::PinChange,
+    Operation::Wipe,
+];
+
+/// What a person can tell of a vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    /// Number, user name, own name.
+    pub(crate) accounts: Vec<(String, String, Option<String>)>,
+    pub(crate) pin: String,
+}
+
+impl Operation {
+    fn arguments(self, options: &Path) -> Vec<String> {
+        let options = options.display();
+        let line = match self {
+            Self::Setup => "setup".to_owned(),
+            Self::Enroll => format!("enroll --origin {ORIGIN} --options {options}"),
+            Self::Delete => "delete 1".to_owned(),
+            Self::Rename => "rename 2 Work".to_owned(),
+            Self::PinChange => "pin change".to_owned(),
+            Self::Wipe => "wipe --yes".to_owned(),
+        };
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    /// What the vault is before, if there is one.
+    pub(crate) fn before(self) -> Option<State> {
+        let account = |id: &str, user: &str| (id.to_owned(), user.to_owned(), None);
+        let accounts = vec![account("1", "alice"), account("2", "bob")];
+        (self != Self::Setup).then(|| State { accounts, pin: PIN.to_owned() })
+    }
+
+    pub(crate) fn after(self) -> Option<State> {
+        let Some(mut state) = self.before() else {
+            return Some(State { accounts: vec![], pin: PIN.to_owned() });
+        };
+        match self {
+            Self::Enroll => state.accounts.push(("3".into(), "carol".into(), None)),
+            Self::Delete => drop(state.accounts.remove(0)),
+            Self::Rename => state.accounts[1].2 = Some("Work".into()),
+            Self::PinChange => state.pin = NEW_PIN.to_owned(),
+            Self::Wipe => return None,
+            Self::Setup => {}
+        }
+        Some(state)
+    }
+}
+
+/// How the TPM ends between an operation and the look at what is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Shutdown,
+    PowerCut,
+}
+
+/// A state of file and TPM to come back to.
+pub(crate) struct Bench {
+    root: TempDir,
+    pub(crate) operation: Operation,
+    /// How often file and TPM were one step apart, before an unlock that brought them together.
+    pub(crate) healed: usize,
+}
+
+impl Bench {
+    pub(crate) fn new(operation: Operation) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let bench = Self { root, operation, healed: 0 };
+        fs::create_dir(bench.path("tpm.0")).unwrap();
+        fs::create_dir(bench.path("vault.0")).unwrap();
+        let tpm = Swtpm::start(&bench.path("tpm.0")).unwrap();
+        // Power cuts count as failures, and swtpm's own limit is 3.
+        let limits = ["-s", "-n", "1000", "-t", "1000", "-l", "1000"];
+        let mut tool = Command::new("tpm2_dictionarylockout");
+        assert!(tool.args(limits).env("TPM2TOOLS_TCTI", tpm.tcti()).output().unwrap().status.success());
+        if operation != Operation::Setup {
+            let (dir, mut keys) = (bench.path("vault.0"), key_store(&tpm.tcti()));
+            vault_core::setup(&dir, &mut keys, &pin(PIN), &mut rng()).unwrap();
+            for user in ["alice", "bob"] {
+                let request = create_request(user);
+                let mut vault = Vault::open(&dir, &mut keys).unwrap();
+                let unlocked = vault.unlock(&pin(PIN)).unwrap();
+                unlocked.enroll(&request, UserPresent::confirmed(), 0, &mut rng()).unwrap();
+            }
+        }
+        fs::write(bench.path("options"), creation_options(SITE, "carol", "none")).unwrap();
+        bench
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    pub(crate) fn vault(&self) -> PathBuf {
+        self.path("vault")
+    }
+
+    /// Puts file and TPM back, and starts the TPM.
+    pub(crate) fn restore(&self) -> Swtpm {
+        for name in ["vault", "tpm"] {
+            drop(fs::remove_dir_all(self.path(name)));
+            copy(&self.path(&format!("{name}.0")), &self.path(name));
+        }
+        Swtpm::start(&self.path("tpm")).unwrap()
+    }
+
+    /// The command line, under strace with these arguments if there are any.
+    pub(crate) fn command(&self, tpm: &Swtpm, strace: &[&str]) -> Command {
+        let mut command = if strace.is_empty() {
+            Command::new(passhold())
+        } else {
+            let mut command = Command::new("strace");
+            command.arg("-o").arg(self.path("trace")).args(strace).arg("--").arg(passhold());
+            command
+        };
+        command
+            .args(["--pin-fd", "0", "--tpm", &tpm.tcti(), "--vault"])
+            .arg(self.vault())
+            .args(self.operation.arguments(&self.path("options")))
+            .env("HOME", self.root.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn run(&self, tpm: &Swtpm, strace: &[&str]) -> Output {
+        let mut child = self.command(tpm, strace).spawn().unwrap();
+        // It may be dead before it reads.
+        drop(child.stdin.take().unwrap().write_all(self.typed().as_bytes()));
+        child.wait_with_output().unwrap()
+    }
+
+    pub(crate) fn typed(&self) -> String {
+        match self.operation {
+            Operation::PinChange => format!("{PIN}\n{NEW_PIN}\n"),
+            Operation::Rename | Operation::Wipe => String::new(),
+            _ => format!("{PIN}\n"),
+        }
+    }
+
+    /// How often the operation makes each of these system calls; for `openat`, which of them are in the
+    /// vault's folder.
+    pub(crate) fn calls(&self, names: &[&str]) -> BTreeMap<String, Vec<usize>> {
+        let tpm = self.restore();
+        let output = self.run(&tpm, &["-e", &format!("trace={}", names.join(","))]);
+        assert!(output.status.success(), "{:?}: {}", self.operation, String::from_utf8_lossy(&output.stderr));
+        let trace = fs::read_to_string(self.path("trace")).unwrap();
+        let vault = self.vault().display().to_string();
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        let mut calls: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for line in trace.lines() {
+            let Some((name, rest)) = line.split_once('(') else { continue };
+            let count = counts.entry(name.to_owned()).or_default();
+            *count += 1;
+            if name != "openat" || rest.contains(&vault) {
+                calls.entry(name.to_owned()).or_default().push(*count);
+            }
+        }
+        calls
+    }
+
+    /// What is there after a restart of the TPM. Everything that is there must work, and nothing else may be.
+    pub(crate) fn look(&mut self, tpm: Swtpm, ending: Ending) -> Option<State> {
+        match ending {
+            Ending::Shutdown => drop(tpm),
+            Ending::PowerCut => tpm.cut_power().unwrap(),
+        }
+        let tpm = Swtpm::start(&self.path("tpm")).unwrap();
+        let (dir, mut keys) = (self.vault(), key_store(&tpm.tcti()));
+        wait_for_lock(&dir);
+        let found = match Vault::open(&dir, &mut keys) {
+            Ok(vault) => {
+                let accounts = vault.accounts().unwrap().into_iter();
+                let accounts: Vec<_> =
+                    accounts.map(|(id, a)| (id.to_string(), a.user_name.clone(), a.label.clone())).collect();
+                Some(accounts)
+            }
+            Err(OpenError::Unfinished | OpenError::Wiped) => None,
+            Err(OpenError::Container(ContainerError::NotFound { .. })) => None,
+            Err(e) => panic!("{:?}: the vault does not open: {e:?}", self.operation),
+        };
+        let state = found.map(|accounts| {
+            wait_for_lock(&dir);
+            let facts = Facts::of(&dir, &mut keys);
+            wait_for_lock(&dir);
+            let wire = Wire::new(tpm.port());
+            let in_file = || {
+                wait_for_lock(&dir);
+                let container = Container::open(&dir).unwrap();
+                let key = secrecy::SecretBox::new(Box::new(facts.container_key));
+                container.unseal(&key).unwrap().generation()
+            };
+            let in_tpm = || {
+                let mut pins = [PIN, NEW_PIN].into_iter();
+                let stored = pins.find_map(|pin| facts.read_sec(&wire, &facts.derive(pin).0).ok()).unwrap();
+                u64::from_be_bytes(stored[64..].try_into().unwrap())
+            };
+            let (file, before) = (in_file(), in_tpm());
+            // The highest bit says that a PIN change was cut short.
+            let behind = file - (before & !(1 << 63));
+            assert!(behind <= 1, "{:?}: the TPM is {behind} generations behind", self.operation);
+            self.healed += usize::from(file != before);
+            wait_for_lock(&dir);
+            let mut vault = Vault::open(&dir, &mut keys).unwrap();
+            let pin_now = match vault.unlock(&pin(PIN)) {
+                Ok(_) => PIN,
+                Err(UnlockError::WrongPin) => NEW_PIN,
+                Err(e) => panic!("{:?}: {e:?}", self.operation),
+            };
+            let json = request_options(SITE);
+            let request = GetRequest::from_json(&json, Origin::parse(ORIGIN).unwrap()).unwrap();
+            let ids: Vec<AccountId> = vault.matching(&request).unwrap().iter().map(|(id, _)| *id).collect();
+            assert_eq!(ids.len(), accounts.len());
+            for id in ids {
+                let unlocked = vault.unlock(&pin(pin_now)).unwrap();
+                unlocked.sign(&request, id, UserPresent::confirmed()).unwrap();
+            }
+            drop(vault);
+            assert_eq!(in_tpm(), in_file(), "{:?}: file and TPM agree after an unlock", self.operation);
+            State { accounts, pin: pin_now.to_owned() }
+        });
+        if state.is_none() {
+            // Whatever was left, there is room for a vault now.
+            vault_core::setup(&dir, &mut keys, &pin(NEW_PIN), &mut rng())
+                .unwrap_or_else(|e| panic!("{:?}: set-up afterwards: {e:?}", self.operation));
+            drop(Vault::open(&dir, &mut keys).unwrap().unlock(&pin(NEW_PIN)).unwrap());
+        }
+        drop(keys);
+        assert_eq!(Wire::new(tpm.port()).loaded(), [0_u32; 0], "{:?}: loaded in the TPM", self.operation);
+        let indices = Command::new("tpm2_getcap")
+            .arg("handles-nv-index")
+            .env("TPM2TOOLS_TCTI", tpm.tcti())
+            .output()
+            .unwrap();
+        let indices = String::from_utf8(indices.stdout).unwrap();
+        assert_eq!(indices.lines().count(), 3, "{:?}: NV indices {indices}", self.operation);
+        let mut files: Vec<_> = fs::read_dir(&dir)
+            .unwrap()
+            .map(|f| f.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        assert_eq!(files, ["lock", VAULT_FILE], "{:?}: files", self.operation);
+        state
+    }
+}
+
+/// Another test of this process that is just starting a program holds our locks too, between fork and exec.
+fn wait_for_lock(dir: &Path) {
+    let Ok(lock) = fs::File::open(dir.join(LOCK_FILE)) else { return };
+    lock.lock().unwrap();
+}
+
+fn create_request(user: &str) -> CreateRequest {
+    CreateRequest::from_json(&creation_options(SITE, user, "none"), Origin::parse(ORIGIN).unwrap()).unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}

@@ -1,0 +1,135 @@
+//! A process that dies at any point of a changing operation leaves the old state or the new one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod bench;
+mod common;
+
+use std::{
+    io::Write,
+    thread,
+    time::{Duration, Instant},
+};
+
+use bench::{Bench, Ending, OPERATIONS, Operation};
+use swtpm_tests::scale;
+
+/// Every system call that changes something outside the process: the vault's files, and the TPM (whose
+/// commands go through `connect` and `write`), and standard output.
+const CHANGING: [&str; 14] = [
+    "write", "pwrite64", "sendto", "connect", "fsync", "fdatasync", "ftruncate", "unlink", "unlinkat", "rename",
+    "openat", "mkdir", "fallocate", "fcntl",
+];
+
+#[derive(Default)]
+struct Tally {
+    kills: usize,
+    old: usize,
+    new: usize,
+    acknowledged: usize,
+    healed: usize,
+}
+
+impl Tally {
+    /// Old or new, and new if it was said to be.
+    fn count(&mut self, bench: &mut Bench, found: &Option<bench::State>, said: &[u8], point: &str) {
+        let operation = bench.operation;
+        let (before, after) = (operation.before(), operation.after());
+        self.kills += 1;
+        if *found == after {
+            self.new += 1;
+        } else {
+            assert_eq!(*found, before, "{operation:?} killed at {point}: neither old nor new");
+            assert_eq!(String::from_utf8_lossy(said), "", "{operation:?} killed at {point}: said done, and was not");
+            self.old += 1;
+        }
+        self.healed += std::mem::take(&mut bench.healed);
+        self.acknowledged += usize::from(!said.is_empty());
+    }
+
+    fn show(&self, what: &str) {
+        let Self { kills, old, new, acknowledged, healed } = self;
+        println!("{what}: {kills} kills: {old} old, {new} new ({acknowledged} acknowledged, {healed} healed)");
+    }
+}
+
+fn killed_at_each_call(operation: Operation, every: usize) {
+    let mut bench = Bench::new(operation);
+    let calls = bench.calls(&CHANGING);
+    let total: usize = calls.values().map(Vec::len).sum();
+    let points = calls.iter().flat_map(|(name, at)| at.iter().map(move |n| (name.clone(), *n)));
+    let mut tally = Tally::default();
+    for (i, (name, n)) in points.enumerate() {
+        // A different residue for each operation.
+        if i % every != OPERATIONS.iter().position(|o| *o == operation).unwrap() % every {
+            continue;
+        }
+        let tpm = bench.restore();
+        let inject = format!("inject={name}:signal=KILL:when={n}");
+        let output = bench.run(&tpm, &["-e", &format!("trace={name}"), "-e", &inject]);
+        let ending = if i % 2 == 0 { Ending::Shutdown } else { Ending::PowerCut };
+        assert!(!output.status.success(), "{operation:?} was not killed at {name} {n}");
+        let found = bench.look(tpm, ending);
+        tally.count(&mut bench, &found, &output.stdout, &format!("{name} {n}"));
+    }
+    tally.show(&format!("crash, {operation:?}, {total} calls {:?}", calls.iter().map(|(k, v)| (k.as_str(), v.len())).collect::<Vec<_>>()));
+}
+
+fn every() -> usize {
+    scale(14, 1)
+}
+
+#[test]
+fn setup_killed_at_any_call_leaves_nothing_or_a_vault() {
+    killed_at_each_call(Operation::Setup, every());
+}
+
+#[test]
+fn enrol_killed_at_any_call_leaves_the_old_vault_or_the_new_one() {
+    killed_at_each_call(Operation::Enroll, every());
+}
+
+#[test]
+fn delete_killed_at_any_call_leaves_the_old_vault_or_the_new_one() {
+    killed_at_each_call(Operation::Delete, every());
+}
+
+#[test]
+fn rename_killed_at_any_call_leaves_the_old_vault_or_the_new_one() {
+    killed_at_each_call(Operation::Rename, every());
+}
+
+#[test]
+fn a_pin_change_killed_at_any_call_leaves_the_old_pin_or_the_new_one() {
+    killed_at_each_call(Operation::PinChange, every());
+}
+
+#[test]
+fn a_wipe_killed_at_any_call_is_completed_or_never_began() {
+    killed_at_each_call(Operation::Wipe, every());
+}
+
+#[test]
+fn random_kills_leave_the_old_state_or_the_new_one() {
+    let (rounds, started) = (scale(24, 10_000), Instant::now());
+    let mut tally = Tally::default();
+    for operation in OPERATIONS {
+        let mut bench = Bench::new(operation);
+        let tpm = bench.restore();
+        let began = Instant::now();
+        assert!(bench.run(&tpm, &[]).status.success());
+        let whole = began.elapsed();
+        drop(tpm);
+        for i in 0..rounds.div_ceil(OPERATIONS.len()) {
+            let tpm = bench.restore();
+            let mut child = bench.command(&tpm, &[]).spawn().unwrap();
+            drop(child.stdin.take().unwrap().write_all(bench.typed().as_bytes()));
+            thread::sleep(whole.mul_f64(f64::from(getrandom::u32().unwrap()) / f64::from(u32::MAX)));
+            drop(child.kill());
+            let output = child.wait_with_output().unwrap();
+            let ending = if i % 2 == 0 { Ending::Shutdown } else { Ending::PowerCut };
+            let found = bench.look(tpm, ending);
+            tally.count(&mut bench, &found, &output.stdout, "a random moment");
+        }
+    }
+    tally.show(&format!("random kills in {:?}", Duration::from_secs(started.elapsed().as_secs())));
+}

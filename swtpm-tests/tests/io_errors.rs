@@ -1,0 +1,149 @@
+//! A system call that fails in the middle of a changing operation: an error with a next step, or no harm;
+//! never a success that is none, and the vault is as before or as after.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod bench;
+mod common;
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use bench::{Bench, Ending, OPERATIONS, Operation};
+use swtpm_tests::scale;
+
+/// What fails, and how: strace's `inject=` without the call's number.
+const FAULTS: [(&str, &str); 30] = [
+    ("pwrite64", "error=ENOSPC"),
+    ("pwrite64", "error=EDQUOT"),
+    ("pwrite64", "error=EIO"),
+    // A short write of nothing. strace cannot write a part.
+    ("pwrite64", "retval=0"),
+    ("write", "error=ENOSPC"),
+    ("write", "error=EIO"),
+    ("write", "error=EDQUOT"),
+    ("fsync", "error=EIO"),
+    ("fsync", "error=ENOSPC"),
+    ("fdatasync", "error=EIO"),
+    ("ftruncate", "error=EIO"),
+    ("ftruncate", "error=EROFS"),
+    ("pread64", "error=EIO"),
+    ("openat", "error=EROFS"),
+    ("openat", "error=EMFILE"),
+    ("openat", "error=ENOSPC"),
+    ("openat", "error=EIO"),
+    ("openat", "error=EACCES"),
+    ("unlink", "error=EROFS"),
+    ("unlink", "error=EIO"),
+    ("rename", "error=EROFS"),
+    ("rename", "error=ENOSPC"),
+    ("rename", "error=EIO"),
+    ("mkdir", "error=EROFS"),
+    ("mkdir", "error=ENOSPC"),
+    ("socket", "error=EMFILE"),
+    ("fcntl", "error=EIO"),
+    ("fcntl", "error=ENOLCK"),
+    ("flock", "error=EIO"),
+    ("newfstatat", "error=EIO"),
+];
+
+const CALLS: [&str; 13] = [
+    "pwrite64", "write", "fsync", "fdatasync", "ftruncate", "pread64", "openat", "unlink", "rename", "mkdir", "socket",
+    "fcntl", "flock",
+];
+
+#[derive(Default)]
+struct Tally {
+    faults: usize,
+    refused: usize,
+    harmless: BTreeMap<String, usize>,
+    wrong: String,
+}
+
+fn fails_at_each_call(operation: Operation, every: usize) {
+    let mut bench = Bench::new(operation);
+    let calls = bench.calls(&CALLS);
+    let mut points = Vec::new();
+    for (name, how) in FAULTS {
+        for n in calls.get(name).into_iter().flatten() {
+            // Once, and from then on.
+            points.extend([(name, how, n.to_string()), (name, how, format!("{n}+"))]);
+        }
+    }
+    let mut tally = Tally::default();
+    let offset = OPERATIONS.iter().position(|o| *o == operation).unwrap();
+    let total = points.len();
+    for (i, (name, how, when)) in points.into_iter().enumerate() {
+        if i % every != offset * 7 % every {
+            continue;
+        }
+        let tpm = bench.restore();
+        let inject = format!("inject={name}:{how}:when={when}");
+        let output = bench.run(&tpm, &["-e", &format!("trace={name}"), "-e", &inject]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let found = bench.look(tpm, if i % 2 == 0 { Ending::Shutdown } else { Ending::PowerCut });
+        let (before, after) = (operation.before(), operation.after());
+        tally.faults += 1;
+        let point = format!("{operation:?}, {name} {how} {when}");
+        let mut wrong = |what: &str| write!(tally.wrong, "\n{point}: {what}: {:?} {stderr}", output.status).unwrap();
+        match output.status.code() {
+            Some(0) => {
+                *tally.harmless.entry(format!("{name} {how}")).or_default() += 1;
+                if found != after {
+                    wrong("said done, and is not");
+                }
+            }
+            Some(1..=18) => {
+                tally.refused += 1;
+                if found != before && found != after {
+                    wrong("neither old nor new");
+                }
+                // A message, and what to do next; nothing can be said where stderr fails too.
+                let said: Vec<_> = stderr.lines().skip_while(|line| !line.starts_with("passhold: ")).collect();
+                if name != "write" && said.len() < 2 {
+                    wrong("no next step");
+                }
+                if !output.stdout.is_empty() && name != "write" {
+                    wrong("printed a result, and failed");
+                }
+            }
+            _ => wrong("died"),
+        }
+    }
+    let Tally { faults, refused, harmless, wrong } = tally;
+    let done: usize = harmless.values().sum();
+    println!("I/O errors, {operation:?}: {faults} of {total} faults: {refused} errors, {done} done all the same {harmless:?}");
+    assert_eq!(wrong, "");
+}
+
+fn every() -> usize {
+    scale(60, 1)
+}
+
+#[test]
+fn setup_survives_failing_calls() {
+    fails_at_each_call(Operation::Setup, every());
+}
+
+#[test]
+fn enrol_survives_failing_calls() {
+    fails_at_each_call(Operation::Enroll, every());
+}
+
+#[test]
+fn delete_survives_failing_calls() {
+    fails_at_each_call(Operation::Delete, every());
+}
+
+#[test]
+fn rename_survives_failing_calls() {
+    fails_at_each_call(Operation::Rename, every());
+}
+
+#[test]
+fn a_pin_change_survives_failing_calls() {
+    fails_at_each_call(Operation::PinChange, every());
+}
+
+#[test]
+fn a_wipe_survives_failing_calls() {
+    fails_at_each_call(Operation::Wipe, every());
+}

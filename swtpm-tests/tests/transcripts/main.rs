@@ -1,0 +1,306 @@
+//! What each command prints, in one reviewed file a command.
+//!
+//! A line `$ passhold …` is a run, lines after `2> ` are its standard error, and `exit N` ends it. After a change
+//! that is meant: `SNAPSHOTS=overwrite cargo test -p swtpm-tests --test transcripts`, then read the diff.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use serde_json::{Value, json};
+use snapbox::{Assert, Data};
+use swtpm_tests::{Call, PIN, Passhold, TestTpm, creation_options, request_options};
+
+const ORIGIN: &str = "https://example.org";
+const WRONG: &str = "999888777x";
+
+#[test]
+fn passhold() {
+    let mut transcript = Transcript::empty();
+    transcript.bare(&[]);
+    transcript.bare(&["--help"]);
+    transcript.bare(&["-h"]);
+    transcript.bare(&["--version"]);
+    transcript.bare(&["frobnicate"]);
+    transcript.bare(&["list", "--frobnicate"]);
+    transcript.bare(&["list", "--tpm", "device:/dev/not-a-tpm"]);
+    transcript.holds("passhold");
+}
+
+#[test]
+fn setup() {
+    let mut transcript = Transcript::empty();
+    transcript.bare(&["setup", "--help"]);
+    transcript.run(&["setup"], |call| call);
+    transcript.run(&["setup"], |call| call.pin("12345"));
+    transcript.run(&["setup"], |call| call.pin("123456"));
+    transcript.run(&["setup"], |call| call.pin("111111"));
+    transcript.run(&["setup"], |call| call.pin("password"));
+    transcript.run(&["setup"], |call| call.pin(PIN));
+    transcript.run(&["setup"], |call| call.pin(PIN));
+    transcript.run(&["setup", "--json"], |call| call.pin(PIN));
+    transcript.holds("setup");
+}
+
+#[test]
+fn enroll() {
+    let mut transcript = Transcript::with_accounts(&[]);
+    transcript.bare(&["enroll", "--help"]);
+    transcript.bare(&["enroll"]);
+    let args = ["enroll", "--origin", ORIGIN];
+    let options = creation_options("example.org", "alice", "none");
+    transcript.run(&args, |call| call.stdin(&options).pin(PIN));
+    transcript.run(&args, |call| call.stdin(&options).pin(PIN));
+    transcript.run(&args, |call| call.stdin(&options).pin(WRONG));
+    transcript.run(&args, |call| call.stdin("{}").pin(PIN));
+    transcript.run(&args, |call| call.stdin(creation_options("org", "alice", "none")).pin(PIN));
+    transcript.run(&args, |call| call.stdin(creation_options("example.net", "alice", "none")).pin(PIN));
+    transcript.run(&["enroll", "--origin", "http://example.org"], |call| call.stdin(&options).pin(PIN));
+    let mut edited: Value = serde_json::from_str(&options).unwrap();
+    edited["excludeCredentials"] = json!([{"type": "public-key", "id": transcript.credentials()[0]}]);
+    transcript.run(&args, |call| call.stdin(edited.to_string()).pin(PIN));
+    edited["pubKeyCredParams"] = json!([{"type": "public-key", "alg": -257}]);
+    transcript.run(&args, |call| call.stdin(edited.to_string()).pin(PIN));
+    transcript.holds("enroll");
+}
+
+#[test]
+fn sign() {
+    let mut transcript = Transcript::with_accounts(&["alice"]);
+    transcript.bare(&["sign", "--help"]);
+    let args = ["sign", "--origin", ORIGIN];
+    let options = request_options("example.org");
+    transcript.run(&args, |call| call.stdin(&options).pin(PIN));
+    transcript.run(&args, |call| call.stdin(&options).pin(WRONG));
+    transcript.run(&args, |call| call.stdin(&options).pin(PIN));
+    transcript.run(&["sign", "--origin", ORIGIN, "--json"], |call| call.stdin(&options).pin(WRONG));
+    transcript.run(&args, |call| call.stdin("not JSON").pin(PIN));
+    transcript.run(&["sign", "--origin", "https://example.net"], |call| {
+        call.stdin(request_options("example.net")).pin(PIN)
+    });
+    transcript.enroll("bob");
+    transcript.run(&args, |call| call.stdin(&options).pin(PIN));
+    transcript.run(&["sign", "--origin", ORIGIN, "--account", "2"], |call| call.stdin(&options).pin(PIN));
+    transcript.run(&["sign", "--origin", ORIGIN, "--account", "3"], |call| call.stdin(&options).pin(PIN));
+    transcript.holds("sign");
+}
+
+#[test]
+fn list() {
+    let mut transcript = Transcript::empty();
+    transcript.bare(&["list", "--help"]);
+    transcript.run(&["list"], |call| call);
+    transcript.run(&["list", "--json"], |call| call);
+    let mut transcript = transcript.set_up();
+    transcript.run(&["list"], |call| call);
+    for user in ["alice", "bob\u{1b}[31m", "carol"] {
+        transcript.enroll(user);
+    }
+    transcript.silently(&["rename", "3", "Work account"]);
+    transcript.run(&["list"], |call| call);
+    transcript.run(&["list", "--json"], |call| call);
+    transcript.holds("list");
+}
+
+#[test]
+fn show() {
+    let mut transcript = Transcript::with_accounts(&["alice"]);
+    transcript.bare(&["show", "--help"]);
+    transcript.run(&["show", "1"], |call| call);
+    transcript.run(&["show", "1", "--json"], |call| call);
+    transcript.run(&["show", "7"], |call| call);
+    transcript.run(&["show", "seven"], |call| call);
+    transcript.holds("show");
+}
+
+#[test]
+fn rename() {
+    let mut transcript = Transcript::with_accounts(&["alice"]);
+    transcript.bare(&["rename", "--help"]);
+    transcript.run(&["rename", "1", "Work account"], |call| call);
+    transcript.run(&["show", "1"], |call| call);
+    transcript.run(&["rename", "1", "", "--json"], |call| call);
+    transcript.run(&["rename", "7", "Work account"], |call| call);
+    transcript.holds("rename");
+}
+
+#[test]
+fn delete() {
+    let mut transcript = Transcript::with_accounts(&["alice", "bob"]);
+    transcript.bare(&["delete", "--help"]);
+    transcript.run(&["delete", "1"], |call| call.pin(WRONG));
+    transcript.run(&["delete", "1"], |call| call.pin(PIN));
+    transcript.run(&["delete", "1"], |call| call.pin(PIN));
+    transcript.run(&["delete", "2", "--json"], |call| call.pin(PIN));
+    transcript.holds("delete");
+}
+
+#[test]
+fn pin() {
+    let mut transcript = Transcript::with_accounts(&["alice"]);
+    transcript.bare(&["pin", "--help"]);
+    transcript.bare(&["pin", "change", "--help"]);
+    transcript.run(&["pin", "change"], |call| call.pin(&format!("{WRONG}\n314159x")));
+    transcript.run(&["pin", "change"], |call| call.pin(&format!("{PIN}\n123456")));
+    transcript.run(&["pin", "change"], |call| call.pin(PIN));
+    transcript.run(&["pin", "change"], |call| call.pin(&format!("{PIN}\n314159x")));
+    transcript.run(&["pin", "change", "--json"], |call| call.pin(&format!("314159x\n{PIN}")));
+    transcript.holds("pin");
+}
+
+#[test]
+fn status() {
+    let mut transcript = Transcript::empty();
+    transcript.bare(&["status", "--help"]);
+    transcript.run(&["status"], |call| call);
+    let mut transcript = transcript.set_up();
+    transcript.enroll("alice");
+    transcript.run(&["status"], |call| call);
+    transcript.run(&["status", "--json"], |call| call);
+    for _ in 0..8 {
+        transcript.wrong_pin();
+    }
+    transcript.run(&["status"], |call| call);
+    transcript.run(&["delete", "1"], |call| call.pin(PIN));
+    transcript.holds("status");
+}
+
+#[test]
+fn wipe() {
+    let mut transcript = Transcript::with_accounts(&["alice"]);
+    transcript.bare(&["wipe", "--help"]);
+    transcript.run(&["wipe"], |call| call);
+    transcript.run(&["wipe", "--yes"], |call| call);
+    transcript.run(&["wipe", "--yes"], |call| call);
+    transcript.run(&["wipe", "--yes", "--json"], |call| call);
+    transcript.holds("wipe");
+}
+
+/// The runs of one file, and whom they run for.
+struct Transcript {
+    text: String,
+    passhold: Passhold,
+    // Dropped after the programs that use it.
+    tpm: TestTpm,
+}
+
+impl Transcript {
+    fn empty() -> Self {
+        let tpm = TestTpm::start().unwrap();
+        Self { text: String::new(), passhold: Passhold::new(&tpm.tcti()), tpm }
+    }
+
+    fn with_accounts(users: &[&str]) -> Self {
+        let transcript = Self::empty().set_up();
+        for user in users {
+            transcript.enroll(user);
+        }
+        transcript
+    }
+
+    fn set_up(self) -> Self {
+        self.passhold.call(["setup"]).pin(PIN).run().expect_code(0);
+        self
+    }
+
+    fn enroll(&self, user: &str) {
+        let call = self.passhold.call(["enroll", "--origin", ORIGIN]).pin(PIN);
+        call.stdin(creation_options("example.org", user, "none")).run().expect_code(0);
+    }
+
+    fn silently(&self, args: &[&str]) {
+        self.passhold.call(args).run().expect_code(0);
+    }
+
+    fn wrong_pin(&self) {
+        self.passhold.call(["delete", "1"]).pin(WRONG).run().expect_code(5);
+    }
+
+    fn credentials(&self) -> Vec<String> {
+        let run = self.passhold.call(["list", "--json"]).run();
+        let accounts: Value = serde_json::from_str(&run.stdout).unwrap_or_default();
+        let ids = accounts.as_array().into_iter().flatten().map(|a| a["credentialId"].as_str().unwrap().to_owned());
+        ids.collect()
+    }
+
+    /// As it is, with vault and TPM of its own choice.
+    fn bare(&mut self, args: &[&str]) {
+        let call = self.passhold.bare(args);
+        self.add(args, call);
+    }
+
+    /// On this vault and TPM.
+    fn run(&mut self, args: &[&str], edit: impl Fn(Call) -> Call) {
+        let call = edit(self.passhold.call(args));
+        self.add(args, call);
+    }
+
+    fn add(&mut self, args: &[&str], call: Call) {
+        let before = self.credentials();
+        let run = call.run();
+        let quoted = args.iter().map(|a| if a.is_empty() || a.contains(' ') { format!("\"{a}\"") } else { (*a).to_owned() });
+        let mut block = format!("$ passhold {}\n{}", quoted.collect::<Vec<_>>().join(" "), run.stdout);
+        for line in run.stderr.lines() {
+            writeln!(block, "2> {line}").unwrap();
+        }
+        writeln!(block, "exit {}\n", run.code().unwrap()).unwrap();
+        let mut ids = before;
+        ids.extend(self.credentials());
+        for id in ids {
+            block = block.replace(&id, "[CREDENTIAL]");
+        }
+        block = block.replace(&self.passhold.vault().display().to_string(), "[VAULT]");
+        block = block.replace(&self.tpm.tcti(), "[TCTI]");
+        let block: String = block.split_inclusive('\n').map(without_times).collect();
+        self.text.push_str(&block);
+    }
+
+    fn holds(&self, name: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/transcripts/{name}.txt"));
+        if !path.exists() && std::env::var_os("SNAPSHOTS").is_some() {
+            fs::write(&path, "").unwrap();
+        }
+        let text = self.text.trim_end().to_owned() + "\n";
+        Assert::new().action_env("SNAPSHOTS").eq(Data::text(text).raw(), Data::read_from(&path, None).raw());
+    }
+}
+
+/// Without dates, times of creation, and the members of a response, which tests/verifiers.rs checks.
+fn without_times(line: &str) -> String {
+    let line = line.trim_end_matches('\n');
+    if let Ok(mut json) = serde_json::from_str::<Value>(line) {
+        redact(&mut json);
+        return format!("{json}\n");
+    }
+    let chars: Vec<char> = line.chars().collect();
+    let is_date = |at: usize| {
+        let shape = "0000-00-00 00:00".chars();
+        chars.len() >= at + 16
+            && shape.zip(&chars[at..]).all(|(s, c)| if s == '0' { c.is_ascii_digit() } else { s == *c })
+    };
+    match (0..chars.len()).find(|at| is_date(*at)) {
+        Some(at) => format!(
+            "{}[DATE]{}\n",
+            chars[..at].iter().collect::<String>(),
+            chars[at + 16..].iter().collect::<String>()
+        ),
+        None => format!("{line}\n"),
+    }
+}
+
+fn redact(json: &mut Value) {
+    match json {
+        Value::Array(list) => list.iter_mut().for_each(redact),
+        Value::Object(members) => {
+            for (name, value) in members {
+                match name.as_str() {
+                    "created" => *value = json!("[TIME]"),
+                    "clientDataJSON" | "authenticatorData" | "publicKey" | "attestationObject" | "signature" => {
+                        *value = json!("[BASE64URL]");
+                    }
+                    _ => redact(value),
+                }
+            }
+        }
+        _ => {}
+    }
+}
