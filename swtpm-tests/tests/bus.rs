@@ -9,8 +9,8 @@ use std::{
 };
 
 use common::{
-    Auth, Facts, Wire, accounts, cc, enroll, hmac, kdf_a, kdf_e, key, kind_of, open, sign, take,
-    try_sign, unlock_error, wire,
+    Auth, Facts, Wire, accounts, cc, enroll, hmac, kdf_a, kdf_e, key, kind_of, open, sign, take, try_sign,
+    unlock_error, wire,
 };
 use p256::SecretKey;
 use sha2::{Digest, Sha256};
@@ -207,7 +207,11 @@ fn every_session_is_salted_and_every_secret_parameter_encrypted() {
             cc::START_SESSION => {
                 assert_ne!(command.handles[0], NULL, "tpmKey");
                 // The SRK's public area is read from the bus, V's is not.
-                note(if command.handles[0] == SRK { "sessions salted with the SRK" } else { "sessions salted with V" });
+                note(if command.handles[0] == SRK {
+                    "sessions salted with the SRK"
+                } else {
+                    "sessions salted with V"
+                });
                 if command.handles[0] != SRK {
                     assert_eq!(loaded.get(&command.handles[0]), Some(&v_name), "salted with V");
                 }
@@ -288,8 +292,7 @@ fn fits(command: &Command, exchange_names: &[Vec<u8>], nonce_tpm: &[u8], key: &[
         .chain_update(exchange_names.concat())
         .chain_update(&command.params)
         .finalize();
-    let mac =
-        hmac(&[key, auth].concat(), &[&cp, &session.nonce, nonce_tpm, &[session.attributes]]);
+    let mac = hmac(&[key, auth].concat(), &[&cp, &session.nonce, nonce_tpm, &[session.attributes]]);
     mac == session.hmac
 }
 
@@ -373,7 +376,10 @@ fn a_listener_cannot_confirm_the_right_pin() {
     assert!(fits(command, &names, nonce, &[], &k1));
     let (other, _) = facts.derive(WRONG_PIN);
     assert!(!fits(command, &names, nonce, &[], &other));
-    println!("bus: {} proofs of the PIN confirm nothing offline; the unsalted control confirms it", ours.len());
+    println!(
+        "bus: {} proofs of the PIN confirm nothing offline; the unsalted control confirms it",
+        ours.len()
+    );
 }
 
 /// Puts the attacker's point into each answer to ReadPublic; the Name stays.
@@ -559,19 +565,40 @@ fn a_signature_replaced_on_the_bus_is_refused() {
                 reply
             })
         }),
-        ("r flipped", Arc::new(|mut reply: Vec<u8>| { reply[30] ^= 1; reply })),
-        ("s flipped", Arc::new(|mut reply: Vec<u8>| { reply[70] ^= 1; reply })),
-        ("the response's HMAC flipped", Arc::new(|mut reply: Vec<u8>| { *reply.last_mut().unwrap() ^= 1; reply })),
+        (
+            "r flipped",
+            Arc::new(|mut reply: Vec<u8>| {
+                reply[30] ^= 1;
+                reply
+            }),
+        ),
+        (
+            "s flipped",
+            Arc::new(|mut reply: Vec<u8>| {
+                reply[70] ^= 1;
+                reply
+            }),
+        ),
+        (
+            "the response's HMAC flipped",
+            Arc::new(|mut reply: Vec<u8>| {
+                *reply.last_mut().unwrap() ^= 1;
+                reply
+            }),
+        ),
     ];
     for (what, replace) in replacements {
         let seen_here = Arc::clone(&seen);
-        proxy.arm(Fault::continuous(0, FaultKind::Rewrite(Arc::new(move |command, reply| {
-            if word(&command[6..]) != cc::SIGN || word(&reply[6..]) != 0 {
-                return reply;
-            }
-            *seen_here.lock().unwrap() += 1;
-            replace(reply)
-        }))));
+        proxy.arm(Fault::continuous(
+            0,
+            FaultKind::Rewrite(Arc::new(move |command, reply| {
+                if word(&command[6..]) != cc::SIGN || word(&reply[6..]) != 0 {
+                    return reply;
+                }
+                *seen_here.lock().unwrap() += 1;
+                replace(reply)
+            })),
+        ));
         let error = try_sign(scene.dir(), &mut key_store(&proxy.tcti()), PIN).unwrap_err();
         let kind = kind_of(&error);
         assert!(kind.starts_with("Failed") || kind.starts_with("BadSignature"), "{what}: {error:?}");

@@ -16,8 +16,20 @@ use swtpm_tests::scale;
 /// Every system call that changes something outside the process: the vault's files, and the TPM (whose
 /// commands go through `connect` and `write`), and standard output.
 const CHANGING: [&str; 14] = [
-    "write", "pwrite64", "sendto", "connect", "fsync", "fdatasync", "ftruncate", "unlink", "unlinkat", "rename",
-    "openat", "mkdir", "fallocate", "fcntl",
+    "write",
+    "pwrite64",
+    "sendto",
+    "connect",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "unlink",
+    "unlinkat",
+    "rename",
+    "openat",
+    "mkdir",
+    "fallocate",
+    "fcntl",
 ];
 
 #[derive(Default)]
@@ -39,7 +51,11 @@ impl Tally {
             self.new += 1;
         } else {
             assert_eq!(*found, before, "{operation:?} killed at {point}: neither old nor new");
-            assert_eq!(String::from_utf8_lossy(said), "", "{operation:?} killed at {point}: said done, and was not");
+            assert_eq!(
+                String::from_utf8_lossy(said),
+                "",
+                "{operation:?} killed at {point}: said done, and was not"
+            );
             self.old += 1;
         }
         self.healed += std::mem::take(&mut bench.healed);
@@ -48,7 +64,9 @@ impl Tally {
 
     fn show(&self, what: &str) {
         let Self { kills, old, new, acknowledged, healed } = self;
-        println!("{what}: {kills} kills: {old} old, {new} new ({acknowledged} acknowledged, {healed} healed)");
+        println!(
+            "{what}: {kills} kills: {old} old, {new} new ({acknowledged} acknowledged, {healed} healed)"
+        );
     }
 }
 
@@ -71,7 +89,10 @@ fn killed_at_each_call(operation: Operation, every: usize) {
         let found = bench.look(tpm, ending);
         tally.count(&mut bench, &found, &output.stdout, &format!("{name} {n}"));
     }
-    tally.show(&format!("crash, {operation:?}, {total} calls {:?}", calls.iter().map(|(k, v)| (k.as_str(), v.len())).collect::<Vec<_>>()));
+    tally.show(&format!(
+        "crash, {operation:?}, {total} calls {:?}",
+        calls.iter().map(|(k, v)| (k.as_str(), v.len())).collect::<Vec<_>>()
+    ));
 }
 
 fn every() -> usize {

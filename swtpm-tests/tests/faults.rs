@@ -67,7 +67,8 @@ struct Tally {
 #[test]
 fn no_fault_of_the_tpm_is_taken_for_success_and_every_vault_goes_on() {
     let cases = table();
-    let commands = cases.iter().map(|c| (c.operation as usize, c.at)).collect::<std::collections::BTreeSet<_>>();
+    let commands =
+        cases.iter().map(|c| (c.operation as usize, c.at)).collect::<std::collections::BTreeSet<_>>();
     let next = AtomicUsize::new(0);
     let tally = Mutex::new(Tally::default());
     thread::scope(|scope| {
@@ -293,7 +294,12 @@ fn settle(
 fn refute(case: &Case, lab: &Lab, done: &Done, condition: Condition) -> Option<String> {
     let changes = !matches!(
         case.operation,
-        Operation::Setup | Operation::Open | Operation::Heal | Operation::Sign | Operation::Settle | Operation::Status
+        Operation::Setup
+            | Operation::Open
+            | Operation::Heal
+            | Operation::Sign
+            | Operation::Settle
+            | Operation::Status
     );
     let expected = match case.operation {
         Operation::Wipe => Condition::Vacant,
@@ -313,7 +319,9 @@ fn refute(case: &Case, lab: &Lab, done: &Done, condition: Condition) -> Option<S
             let counted = (Some((0, 8)), lab.raw().lockout_counter());
             (shown != counted).then(|| format!("{shown:?} for {counted:?}"))
         }
-        Done::Silently if case.operation == Operation::Wipe && (lab.has_vault() || !lab.raw().indices().is_empty()) => {
+        Done::Silently
+            if case.operation == Operation::Wipe && (lab.has_vault() || !lab.raw().indices().is_empty()) =>
+        {
             Some(format!("left: file {}, indices {:x?}", lab.has_vault(), lab.raw().indices()))
         }
         _ => None,

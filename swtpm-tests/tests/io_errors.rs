@@ -46,8 +46,19 @@ const FAULTS: [(&str, &str); 30] = [
 ];
 
 const CALLS: [&str; 13] = [
-    "pwrite64", "write", "fsync", "fdatasync", "ftruncate", "pread64", "openat", "unlink", "rename", "mkdir", "socket",
-    "fcntl", "flock",
+    "pwrite64",
+    "write",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "pread64",
+    "openat",
+    "unlink",
+    "rename",
+    "mkdir",
+    "socket",
+    "fcntl",
+    "flock",
 ];
 
 #[derive(Default)]
@@ -83,7 +94,8 @@ fn fails_at_each_call(operation: Operation, every: usize) {
         let (before, after) = (operation.before(), operation.after());
         tally.faults += 1;
         let point = format!("{operation:?}, {name} {how} {when}");
-        let mut wrong = |what: &str| write!(tally.wrong, "\n{point}: {what}: {:?} {stderr}", output.status).unwrap();
+        let mut wrong =
+            |what: &str| write!(tally.wrong, "\n{point}: {what}: {:?} {stderr}", output.status).unwrap();
         match output.status.code() {
             Some(0) => {
                 *tally.harmless.entry(format!("{name} {how}")).or_default() += 1;
@@ -97,7 +109,8 @@ fn fails_at_each_call(operation: Operation, every: usize) {
                     wrong("neither old nor new");
                 }
                 // A message, and what to do next; nothing can be said where stderr fails too.
-                let said: Vec<_> = stderr.lines().skip_while(|line| !line.starts_with("passhold: ")).collect();
+                let said: Vec<_> =
+                    stderr.lines().skip_while(|line| !line.starts_with("passhold: ")).collect();
                 if name != "write" && said.len() < 2 {
                     wrong("no next step");
                 }
@@ -110,7 +123,9 @@ fn fails_at_each_call(operation: Operation, every: usize) {
     }
     let Tally { faults, refused, harmless, wrong } = tally;
     let done: usize = harmless.values().sum();
-    println!("I/O errors, {operation:?}: {faults} of {total} faults: {refused} errors, {done} done all the same {harmless:?}");
+    println!(
+        "I/O errors, {operation:?}: {faults} of {total} faults: {refused} errors, {done} done all the same {harmless:?}"
+    );
     assert_eq!(wrong, "");
 }
 

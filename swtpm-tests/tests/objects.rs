@@ -3,10 +3,15 @@
 
 mod common;
 
-use common::{Auth, Facts, Policies, Secrets, Session, Wire, b2, bytes_of, cc, created, enroll, kind_of, rc, sign};
+use common::{
+    Auth, Facts, Policies, Secrets, Session, Wire, b2, bytes_of, cc, created, enroll, kind_of, rc, sign,
+};
 use swtpm_tests::{PIN, Scene, TestTpm, key_store, pin, proxy::Proxy, rng};
 use tpm_backend::Tpm;
-use vault_core::{OpenError, keystore::{KeyStore, KeyStoreError}};
+use vault_core::{
+    OpenError,
+    keystore::{KeyStore, KeyStoreError},
+};
 
 const OWNER: u32 = 0x4000_0001;
 const SRK: u32 = 0x8100_0001;
@@ -194,7 +199,8 @@ fn v_srk_and_account_key_are_the_tables_as_create_and_read_public_return_them() 
     assert_eq!(facts.srk_name, srk_name);
 
     // As Create answered.
-    let made: Vec<_> = record.iter().filter(|e| e.code() == cc::CREATE && e.response_code() == 0).map(created).collect();
+    let made: Vec<_> =
+        record.iter().filter(|e| e.code() == cc::CREATE && e.response_code() == 0).map(created).collect();
     assert_eq!(made.len(), 3);
     let v_shape = ecc_public(0x0003_0072, &[], &AES_128_CFB);
     let key_shape = ecc_public(0x0004_0432, &needs_pin, &ALG_NULL);
@@ -352,7 +358,10 @@ fn no_policy_auth_value_branch_opens_nv_pin() {
         }
     }
     let (count, limit) = wire.pin_count(facts.pin);
-    println!("objects: {refused} uses of PolicyAuthValue on NV_pin refused, pinCount {} -> {count}", before.0);
+    println!(
+        "objects: {refused} uses of PolicyAuthValue on NV_pin refused, pinCount {} -> {count}",
+        before.0
+    );
     assert_eq!(limit, 8);
     sign(bench.scene.dir(), &mut bench.scene.tpm.key_store(), PIN);
 }
@@ -498,7 +507,10 @@ fn an_srk_place_taken_by_another_key_is_an_error_that_says_so() {
     for (attributes, algorithm) in [
         ("fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|sign", "ecc256:ecdsa-sha256:null"),
         ("fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|decrypt", "ecc256:null:aes128cfb"),
-        ("fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt", "ecc256:null:aes256cfb"),
+        (
+            "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt",
+            "ecc256:null:aes256cfb",
+        ),
         ("sensitivedataorigin|userwithauth|noda|restricted|decrypt", "ecc256:null:aes128cfb"),
     ] {
         let scene = Scene::empty();

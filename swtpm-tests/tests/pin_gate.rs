@@ -5,7 +5,9 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Auth, Facts, Wire, enroll, kind_of, open, rc, sign, sign_all, try_sign, unlock_error, wire, works};
+use common::{
+    Auth, Facts, Wire, enroll, kind_of, open, rc, sign, sign_all, try_sign, unlock_error, wire, works,
+};
 use swtpm_tests::{
     PIN, Scene, key_store, pin,
     proxy::{Fault, FaultKind, Proxy},
@@ -171,7 +173,8 @@ fn grind(way: &str, restarts: bool, guess: impl Fn(&mut Bench, usize) -> Judged)
     let mut restarted = 0;
     for n in 0..tries {
         if restarts && (n % 3 == 0 && n < 12 || n % 50 == 49) {
-            if restarted % 2 == 0 { bench.scene.tpm.reboot() } else { bench.scene.tpm.power_cycle() }.unwrap();
+            if restarted % 2 == 0 { bench.scene.tpm.reboot() } else { bench.scene.tpm.power_cycle() }
+                .unwrap();
             bench.keys = bench.scene.tpm.key_store();
             restarted += 1;
         }
@@ -378,16 +381,19 @@ fn a_pin_change_killed_at_any_command_leaves_exactly_one_pin_and_all_keys() {
         let mut keys = key_store(&proxy.tcti());
         let mut vault = open(bench.scene.dir(), &mut keys);
         proxy.arm(Fault::once(n, FaultKind::EndOfStream));
-        let result = vault.unlock(&pin(&now)).map_err(|e| format!("{e:?}")).and_then(|unlocked| {
-            unlocked.change_pin(&pin(&next)).map_err(|e| format!("{e:?}"))
-        });
+        let result = vault
+            .unlock(&pin(&now))
+            .map_err(|e| format!("{e:?}"))
+            .and_then(|unlocked| unlocked.change_pin(&pin(&next)).map_err(|e| format!("{e:?}")));
         let fired = proxy.fired();
         drop(vault);
         drop(keys);
         if fired == 0 {
             assert_eq!(result, Ok(()));
             assert!(exactly_one_works(&bench.scene, &now, &next, "uncut"));
-            println!("pin_gate: PIN change cut at each of {n} commands: {kept} old, {changed} new, lockout counts {lockouts}");
+            println!(
+                "pin_gate: PIN change cut at each of {n} commands: {kept} old, {changed} new, lockout counts {lockouts}"
+            );
             break;
         }
         // The machine restarts; what was loaded is gone. In order, for an unclean end after V was used
@@ -476,7 +482,11 @@ fn a_pin_of_63_bytes_and_both_normal_forms_are_one_pin_each() {
     assert_eq!(longest.len(), 63);
     let decomposed = "e\u{301}".repeat(31) + "7";
     assert_ne!(longest, decomposed);
-    open(bench.scene.dir(), &mut bench.keys).unlock(&pin(PIN)).unwrap().change_pin(&pin(&decomposed)).unwrap();
+    open(bench.scene.dir(), &mut bench.keys)
+        .unlock(&pin(PIN))
+        .unwrap()
+        .change_pin(&pin(&decomposed))
+        .unwrap();
     sign(bench.scene.dir(), &mut bench.keys, &longest);
     sign(bench.scene.dir(), &mut bench.keys, &decomposed);
     let shorter = "é".repeat(31);

@@ -18,7 +18,8 @@ use memchr::memmem::Finder;
 use sha2::{Digest, Sha256};
 use swtpm_tests::{Scene, creation_options, key_store, pin, proxy::Proxy, request_options, rng};
 use vault_core::{
-    Vault, container::AccountId,
+    Vault,
+    container::AccountId,
     pin::Pin,
     webauthn::{CreateRequest, GetRequest, Origin, UserPresent},
 };
@@ -104,7 +105,12 @@ fn search_memory(pid: u32, needles: &[Needle]) -> (Hits, usize) {
         if std::env::var_os("PASSHOLD_SECRETS_WHERE").is_some() {
             for needle in needles {
                 for at in Finder::new(&needle.bytes).find_iter(&data) {
-                    println!("    {} at {:x} = {place}+{at:x} of {:x}", needle.name, start + at as u64, end - start);
+                    println!(
+                        "    {} at {:x} = {place}+{at:x} of {:x}",
+                        needle.name,
+                        start + at as u64,
+                        end - start
+                    );
                 }
             }
         }
@@ -269,8 +275,17 @@ impl Drop for Searched {
 }
 
 const OPERATIONS: [&str; 11] = [
-    "setup", "list", "status", "rename", "wrong PIN", "sign", "enrol", "enrol with attestation", "delete",
-    "PIN change", "wipe",
+    "setup",
+    "list",
+    "status",
+    "rename",
+    "wrong PIN",
+    "sign",
+    "enrol",
+    "enrol with attestation",
+    "delete",
+    "PIN change",
+    "wipe",
 ];
 
 /// Random, so that neither this program nor another run holds them.
@@ -319,9 +334,11 @@ fn no_secret_is_in_memory_after_an_operation() {
             }
             needles.push(Needle { name: "marker".into(), bytes: marker.clone().into_bytes() });
             let (mut hits, searched) = search_memory(child.process.id(), &needles);
-            hits.retain(|(name, place), count| {
-                if name == "marker" && place == "[heap]" { *count == 0 } else { true }
-            });
+            hits.retain(
+                |(name, place), count| {
+                    if name == "marker" && place == "[heap]" { *count == 0 } else { true }
+                },
+            );
             println!("{operation}, {moment}: {} hits{}", hits.values().sum::<usize>(), show(&hits));
             if moment != "unlocked" && !hits.is_empty() {
                 write!(worst, "\n{operation}, {moment}:{}", show(&hits)).unwrap();
@@ -330,7 +347,11 @@ fn no_secret_is_in_memory_after_an_operation() {
             child.go();
         }
     }
-    println!("secrets in memory: {} operations, {places} moments, {} MiB searched", OPERATIONS.len(), bytes >> 20);
+    println!(
+        "secrets in memory: {} operations, {places} moments, {} MiB searched",
+        OPERATIONS.len(),
+        bytes >> 20
+    );
     assert_eq!(worst, "", "secrets in memory");
 }
 
@@ -406,7 +427,11 @@ impl Desk {
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
-                if path.is_dir() { folders.push(path) } else { files.push((path.clone(), fs::read(path).unwrap())) }
+                if path.is_dir() {
+                    folders.push(path)
+                } else {
+                    files.push((path.clone(), fs::read(path).unwrap()))
+                }
             }
         }
         files
@@ -496,7 +521,11 @@ fn the_command_line_leaves_no_secret_anywhere() {
             write!(worst, "\n{line}:{}", show(&hits)).unwrap();
         }
     }
-    println!("secrets of the command line: {} commands, {places} places, {} MiB searched", COMMANDS.len(), bytes >> 20);
+    println!(
+        "secrets of the command line: {} commands, {places} places, {} MiB searched",
+        COMMANDS.len(),
+        bytes >> 20
+    );
     assert_eq!(worst, "", "secrets are somewhere");
 }
 
@@ -508,7 +537,10 @@ fn cores(folder: &Path) -> usize {
 
 #[test]
 fn a_killed_process_leaves_no_core() {
-    assert!(!fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap().starts_with(['|', '/']), "cores go elsewhere");
+    assert!(
+        !fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap().starts_with(['|', '/']),
+        "cores go elsewhere"
+    );
     let desk = Desk::new(true);
     let folder = desk.home.path().join("cwd");
     let shell = |script: &str| {
@@ -534,7 +566,9 @@ fn a_killed_process_leaves_no_core() {
         // It has the PIN's secrets: the TPM was asked for S.
         let waiting = (0..500).any(|_| {
             std::thread::sleep(Duration::from_millis(10));
-            let waits = fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap_or_default().starts_with("0 0x");
+            let waits = fs::read_to_string(format!("/proc/{}/syscall", child.id()))
+                .unwrap_or_default()
+                .starts_with("0 0x");
             waits && desk.proxy.codes().contains(&0x151)
         });
         assert!(waiting);

@@ -92,7 +92,11 @@ fn the_third_wrong_pin_ends_the_command() {
 
     let mut terminal = desk.sign().on_terminal();
     let shown = terminal.wait_for("PIN: ");
-    assert_eq!(shown, format!("{SIGN_AS_ALICE}passhold: 5 tries left, counted by the TPM\n"), "before it matters");
+    assert_eq!(
+        shown,
+        format!("{SIGN_AS_ALICE}passhold: 5 tries left, counted by the TPM\n"),
+        "before it matters"
+    );
 }
 
 #[test]
@@ -178,11 +182,16 @@ fn enroll_and_delete_name_the_account_before_the_pin_confirms() {
 
     let mut terminal = desk.passhold.call(["delete", "1"]).on_terminal();
     let shown = terminal.wait_for("PIN: ");
-    let expected = "passhold: delete the passkey for alice at example.org for ever; remove it at the site too\n";
+    let expected =
+        "passhold: delete the passkey for alice at example.org for ever; remove it at the site too\n";
     assert_eq!(shown, expected);
     terminal.type_hidden(PIN);
     assert_eq!(terminal.wait().code(), Some(0));
-    assert!(terminal.screen().ends_with("\nDeleted passkey 1, alice at example.org.\n"), "{}", terminal.screen());
+    assert!(
+        terminal.screen().ends_with("\nDeleted passkey 1, alice at example.org.\n"),
+        "{}",
+        terminal.screen()
+    );
 }
 
 #[test]
@@ -210,8 +219,8 @@ fn options_are_not_waited_for_on_a_keyboard() {
 
 #[test]
 fn a_prompt_that_is_killed_is_a_refusal_and_counts_no_try() {
-    let desk = Desk::with_accounts(&["alice"]);
     for signal in ["INT", "TERM", "HUP", "KILL"] {
+        let desk = Desk::with_accounts(&["alice"]);
         let mut terminal = desk.sign().redirect(">signed.json").on_terminal();
         terminal.wait_for("PIN: ");
         terminal.type_keys("2718");

@@ -38,7 +38,10 @@ fn a_reset_between_any_two_commands_leaves_a_vault_that_works() {
             }
         }
     }
-    println!("resets: {} operations, {commands} commands, {runs} runs, 0 wrong successes", Operation::ALL.len());
+    println!(
+        "resets: {} operations, {commands} commands, {runs} runs, 0 wrong successes",
+        Operation::ALL.len()
+    );
 }
 
 /// Resets the TPM before a command of `operation`, and proves the vault.
@@ -48,7 +51,11 @@ fn reset_before(lab: &mut Lab, operation: Operation, at: usize, orderly: bool) -
     let (tpm, upstream) = (Arc::clone(&lab.tpm), lab.proxy.upstream());
     let reset = move || {
         let mut tpm = tpm.lock().unwrap();
-        if orderly { tpm.reboot().unwrap() } else { tpm.power_cycle().unwrap() }
+        if orderly {
+            tpm.reboot().unwrap()
+        } else {
+            tpm.power_cycle().unwrap()
+        }
         upstream.set(tpm.port());
     };
     lab.proxy.arm(Fault::once(at, FaultKind::Before(Arc::new(reset))));
@@ -154,13 +161,18 @@ fn set_up_refuses_a_foreign_key_in_the_srks_place() {
 #[test]
 fn an_rsa_srk_carries_a_vault_through_its_whole_life() {
     let mut lab = Lab::empty();
-    lab.tool(&format!("tpm2_createprimary -Q -C o -G rsa2048:aes128cfb -a {SRK_ATTRIBUTES} -c {}", context(&lab)));
+    lab.tool(&format!(
+        "tpm2_createprimary -Q -C o -G rsa2048:aes128cfb -a {SRK_ATTRIBUTES} -c {}",
+        context(&lab)
+    ));
     lab.tool(&format!("tpm2_evictcontrol -Q -C o -c {} 0x81000001", context(&lab)));
     for operation in Operation::ALL.into_iter().skip(1) {
         // Heal: the RSA SRK is derived again.
         lab.prepare(operation);
         let mut keys = lab.key_store();
-        let done = lab.perform(operation, &mut keys).unwrap_or_else(|e| panic!("{operation:?}: {}", chain(e.as_ref())));
+        let done = lab
+            .perform(operation, &mut keys)
+            .unwrap_or_else(|e| panic!("{operation:?}: {}", chain(e.as_ref())));
         let condition = lab.prove(operation, Some(&done), &mut keys).unwrap();
         lab.accept(operation, condition, &mut keys).unwrap();
     }
@@ -276,7 +288,10 @@ fn an_index_undefined_by_a_stranger_is_an_erased_vault() {
 const SRK_ATTRIBUTES: &str = "restricted|decrypt|fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda";
 
 fn make_ecc_srk(lab: &Lab) {
-    lab.tool(&format!("tpm2_createprimary -Q -C o -G ecc256:aes128cfb -a {SRK_ATTRIBUTES} -c {}", context(lab)));
+    lab.tool(&format!(
+        "tpm2_createprimary -Q -C o -G ecc256:aes128cfb -a {SRK_ATTRIBUTES} -c {}",
+        context(lab)
+    ));
     lab.tool(&format!("tpm2_evictcontrol -Q -C o -c {} 0x81000001", context(lab)));
 }
 

@@ -69,7 +69,8 @@ fn accepts_ours_and_refuses_it_tampered(name: &str) {
         }
 
         let signed = site.sign(&made);
-        let authentication = request("authentication", &signed, json!({"credential": verified["credential"]}));
+        let authentication =
+            request("authentication", &signed, json!({"credential": verified["credential"]}));
         let verified = verifier.accepts(&authentication);
         let expected = json!({
             "ok": true,
@@ -171,14 +172,7 @@ fn a_registration_says_the_same_in_every_member() {
         let made = site.enroll("alice", conveyance);
         let inner = &made["response"];
         let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-        let sorted = [
-            "authenticatorAttachment",
-            "clientExtensionResults",
-            "id",
-            "rawId",
-            "response",
-            "type",
-        ];
+        let sorted = ["authenticatorAttachment", "clientExtensionResults", "id", "rawId", "response", "type"];
         assert_eq!(keys(&made), sorted);
         assert_eq!(made["id"], made["rawId"]);
         assert_eq!(made["type"], "public-key");
@@ -201,7 +195,10 @@ fn a_registration_says_the_same_in_every_member() {
         let key = key.into_map().unwrap();
         let labels: Vec<i128> = key.iter().map(|(k, _)| k.as_integer().unwrap().into()).collect();
         assert_eq!(labels, [1, 3, -1, -2, -3], "CTAP2's canonical order");
-        assert_eq!(key[..3].iter().map(|(_, v)| v.as_integer().unwrap().into()).collect::<Vec<i128>>(), [2, -7, 1]);
+        assert_eq!(
+            key[..3].iter().map(|(_, v)| v.as_integer().unwrap().into()).collect::<Vec<i128>>(),
+            [2, -7, 1]
+        );
         let (x, y) = (key[3].1.as_bytes().unwrap(), key[4].1.as_bytes().unwrap());
         let cose = PublicKey::from_sec1_bytes(&[&[4], x.as_slice(), y].concat()).unwrap();
         let spki = PublicKey::from_public_key_der(&bytes(&inner["publicKey"])).unwrap();

@@ -120,7 +120,16 @@ impl Esys {
         let (esys, password, none) = (self.context, ESYS_TR_PASSWORD, ESYS_TR_NONE);
         // SAFETY: the context is open; the two areas outlive the call; `object` is ours to be filled.
         check(step, unsafe {
-            Esys_Load(esys, parent, password, none, none, &raw const private, &raw const public, &raw mut object)
+            Esys_Load(
+                esys,
+                parent,
+                password,
+                none,
+                none,
+                &raw const private,
+                &raw const public,
+                &raw mut object,
+            )
         })?;
         self.loaded.push(object);
         Ok(object)
@@ -209,7 +218,9 @@ impl Esys {
         }
         let (esys, none) = (self.context, ESYS_TR_NONE);
         // SAFETY: the context is open; `list` outlives the call and counts what it holds.
-        check("satisfying a policy", unsafe { Esys_PolicyOR(esys, policy, none, none, none, &raw const list) })
+        check("satisfying a policy", unsafe {
+            Esys_PolicyOR(esys, policy, none, none, none, &raw const list)
+        })
     }
 
     /// The new authValue is encrypted in `hmac`, which authorizes nothing here. In `policy` the TPM would mix

@@ -34,9 +34,10 @@ pub(crate) const HANDLE: u32 = 0x8100_0001;
 pub(crate) fn find(ctx: &mut Context, name: &Name, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
     let found = persistent(ctx)?;
     if let Some(srk) = found
-        && ctx.tr_get_name(srk.into()).during("finding the SRK")?.value() == name.as_slice() {
-            return Ok(srk);
-        }
+        && ctx.tr_get_name(srk.into()).during("finding the SRK")?.value() == name.as_slice()
+    {
+        return Ok(srk);
+    }
     let derived = match derive(ctx, name, owner_auth) {
         // Without the owner the Name that is there is all the proof there is.
         Err(KeyStoreError::OwnerAuthNeeded) if found.is_some() => return Err(KeyStoreError::KeysGone),
@@ -53,7 +54,9 @@ pub(crate) fn find(ctx: &mut Context, name: &Name, owner_auth: Option<&Auth>) ->
 
 /// Finds the SRK for a new vault, or makes it. Returns its Name too.
 pub(crate) fn find_or_make(ctx: &mut Context, owner_auth: Option<&Auth>) -> Result<(KeyHandle, Name)> {
-    let srk = if let Some(srk) = persistent(ctx)? { srk } else {
+    let srk = if let Some(srk) = persistent(ctx)? {
+        srk
+    } else {
         let made = create(ctx, templates::srk()?, owner_auth)?;
         persist(ctx, made, owner_auth)?
     };

@@ -201,8 +201,11 @@ fn field(bytes: &[u8]) -> Option<FieldBytes> {
 
 /// The digest was not made by the TPM, which only restricted keys would mind (Part 3 §20.2).
 fn no_ticket() -> Result<HashcheckTicket> {
-    let ticket =
-        TPMT_TK_HASHCHECK { tag: TPM2_ST_HASHCHECK, hierarchy: TPM2_RH_NULL, digest: TPM2B_DIGEST::default() };
+    let ticket = TPMT_TK_HASHCHECK {
+        tag: TPM2_ST_HASHCHECK,
+        hierarchy: TPM2_RH_NULL,
+        digest: TPM2B_DIGEST::default(),
+    };
     HashcheckTicket::try_from(ticket).during("signing")
 }
 

@@ -14,7 +14,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const PIN: &str = "271828";
 const NEW_PIN: &str = "161803";
-const SITES: [(&str, &str); 2] = [("https://mail.example.org", "alice"), ("https://bank.example.com", "a.liddell")];
+const SITES: [(&str, &str); 2] =
+    [("https://mail.example.org", "alice"), ("https://bank.example.com", "a.liddell")];
 
 fn main() -> ExitCode {
     match tell() {
@@ -36,14 +37,17 @@ fn tell() -> Result<()> {
     for (origin, user) in SITES {
         sites.push((RelyingParty::new(origin)?, origin, user));
     }
-    say("Passhold keeps passkeys in this machine's TPM. Here the TPM is a program (swtpm), everything else is real.");
+    say(
+        "Passhold keeps passkeys in this machine's TPM. Here the TPM is a program (swtpm), everything else is real.",
+    );
 
     say("\n1. Set-up: the TPM makes a vault key that never leaves it, and an index that counts wrong PINs.");
     report(&passhold.run(&["setup"], &[PIN])?.succeeded()?);
 
     say("\n2. Two accounts at two sites. Each site's own library (webauthn-rs) checks the new passkey.");
     for (site, origin, user) in &mut sites {
-        let made = ceremony(&passhold, folder.path(), "enroll", origin, &site.start_registration(user)?, PIN)?;
+        let made =
+            ceremony(&passhold, folder.path(), "enroll", origin, &site.start_registration(user)?, PIN)?;
         let made = made.succeeded()?;
         site.finish_registration(user, &made.json()?)?;
         say(&format!("   {origin} accepts {user}'s passkey."));

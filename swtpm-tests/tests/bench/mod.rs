@@ -286,10 +286,8 @@ impl Bench {
             .unwrap();
         let indices = String::from_utf8(indices.stdout).unwrap();
         assert_eq!(indices.lines().count(), 3, "{:?}: NV indices {indices}", self.operation);
-        let mut files: Vec<_> = fs::read_dir(&dir)
-            .unwrap()
-            .map(|f| f.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut files: Vec<_> =
+            fs::read_dir(&dir).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
         files.sort();
         assert_eq!(files, ["lock", VAULT_FILE], "{:?}: files", self.operation);
         state

@@ -7,6 +7,7 @@ pub(crate) mod wire;
 
 pub(crate) use facts::{Facts, Policies, Secrets, bytes_of, created};
 pub(crate) use scenes::{
-    ORIGIN, RP, accounts, enroll, kind_of, open, same, sign, sign_all, try_open, try_sign, unlock_error, unlocked_container, works,
+    ORIGIN, RP, accounts, enroll, kind_of, open, same, sign, sign_all, try_open, try_sign, unlock_error,
+    unlocked_container, works,
 };
 pub(crate) use wire::{Auth, NvPublic, Session, Wire, b2, cc, hmac, kdf_a, kdf_e, key, rc, take};

@@ -203,8 +203,7 @@ impl Wire {
     /// Bound to an entity whose authValue the caller believes to know (Part 1 §19.6.10). Anyone may start one.
     pub(crate) fn bound(&self, entity: u32, believed: &[u8]) -> Result<Session, u32> {
         let caller = [0x5a; 32];
-        let params =
-            [b2(&caller), b2(&[]), vec![HMAC], vec![0, 6, 0, 0x80, 0, 0x43], vec![0, 0x0b]].concat();
+        let params = [b2(&caller), b2(&[]), vec![HMAC], vec![0, 6, 0, 0x80, 0, 0x43], vec![0, 0x0b]].concat();
         let reply = self.call(cc::START_SESSION, &[NULL, entity], &mut [], &params)?;
         let nonce = take(&mut reply.params.as_slice());
         let key = kdf_a(believed, "ATH", &nonce, &caller).to_vec();

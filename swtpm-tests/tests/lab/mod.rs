@@ -5,7 +5,11 @@
 pub(crate) mod raw_tpm;
 pub(crate) mod relying_party;
 
-use std::{error::Error, path::Path, sync::{Arc, Mutex, MutexGuard, Once, PoisonError}};
+use std::{
+    error::Error,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
+};
 
 use p256::ecdsa::VerifyingKey;
 use serde_json::json;
@@ -269,7 +273,12 @@ impl Lab {
     }
 
     /// Uses the vault for all it is worth, and says in which state it is. `done` narrows what is right.
-    pub(crate) fn prove(&mut self, operation: Operation, done: Option<&Done>, keys: &mut Tpm) -> Result<Condition> {
+    pub(crate) fn prove(
+        &mut self,
+        operation: Operation,
+        done: Option<&Done>,
+        keys: &mut Tpm,
+    ) -> Result<Condition> {
         let challenge = self.challenge();
         let vault = Vault::open(self.dir(), keys);
         let ends = matches!(operation, Operation::Setup | Operation::Wipe);
@@ -330,7 +339,12 @@ impl Lab {
     }
 
     /// Takes the change in, so that the next [`Lab::prove`] expects it.
-    pub(crate) fn accept(&mut self, operation: Operation, condition: Condition, keys: &mut Tpm) -> Result<()> {
+    pub(crate) fn accept(
+        &mut self,
+        operation: Operation,
+        condition: Condition,
+        keys: &mut Tpm,
+    ) -> Result<()> {
         match (operation, condition) {
             (_, Condition::Same) => {}
             (_, Condition::Vacant) | (Operation::Setup, _) => self.passkeys.clear(),

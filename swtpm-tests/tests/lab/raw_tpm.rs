@@ -96,10 +96,10 @@ impl RawTpm {
             &NULL.to_be_bytes(),
             &[0, 16],
             &[7; 16],
-            &[0, 0],     // no salt
-            &[0],        // TPM_SE_HMAC
-            &[0, 0x10],  // no symmetric cipher
-            &[0, 0x0b],  // SHA-256
+            &[0, 0],    // no salt
+            &[0],       // TPM_SE_HMAC
+            &[0, 0x10], // no symmetric cipher
+            &[0, 0x0b], // SHA-256
         ]);
         let (rc, body) = self.command(NO_SESSIONS, 0x176, &body);
         if rc == 0 { Ok(word(&body, 0)) } else { Err(rc) }
@@ -124,7 +124,7 @@ impl RawTpm {
         const Y: &str = "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
         let point = [&[0, 32], hex(X).as_slice(), &[0, 32], &hex(Y)].concat();
         let public = [
-            [0, 0x23, 0, 0x0b].as_slice(), // ECC, SHA-256
+            [0, 0x23, 0, 0x0b].as_slice(),  // ECC, SHA-256
             &0x0004_0440_u32.to_be_bytes(), // sign, noDA, userWithAuth
             &[0, 0],
             &[0, 0x10, 0, 0x10, 0, 3, 0, 0x10], // no cipher, no scheme, P-256, no KDF

@@ -54,7 +54,8 @@ fn collected(inner: &Value, kind: &str, challenge: &str) -> Result<(Vec<u8>, Vec
 fn verify(key: &VerifyingKey, data: &[u8], client_data: &[u8], der: &[u8]) -> Result<(), String> {
     let hash = ring::digest::digest(&ring::digest::SHA256, client_data);
     let signature = Signature::from_der(der).map_err(|e| e.to_string())?;
-    key.verify(&[data, hash.as_ref()].concat(), &signature).map_err(|_| "the signature does not verify".into())
+    key.verify(&[data, hash.as_ref()].concat(), &signature)
+        .map_err(|_| "the signature does not verify".into())
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

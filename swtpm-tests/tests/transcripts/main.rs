@@ -218,7 +218,8 @@ impl Transcript {
     fn credentials(&self) -> Vec<String> {
         let run = self.passhold.call(["list", "--json"]).run();
         let accounts: Value = serde_json::from_str(&run.stdout).unwrap_or_default();
-        let ids = accounts.as_array().into_iter().flatten().map(|a| a["credentialId"].as_str().unwrap().to_owned());
+        let ids =
+            accounts.as_array().into_iter().flatten().map(|a| a["credentialId"].as_str().unwrap().to_owned());
         ids.collect()
     }
 
@@ -237,7 +238,9 @@ impl Transcript {
     fn add(&mut self, args: &[&str], call: Call) {
         let before = self.credentials();
         let run = call.run();
-        let quoted = args.iter().map(|a| if a.is_empty() || a.contains(' ') { format!("\"{a}\"") } else { (*a).to_owned() });
+        let quoted = args
+            .iter()
+            .map(|a| if a.is_empty() || a.contains(' ') { format!("\"{a}\"") } else { (*a).to_owned() });
         let mut block = format!("$ passhold {}\n{}", quoted.collect::<Vec<_>>().join(" "), run.stdout);
         for line in run.stderr.lines() {
             writeln!(block, "2> {line}").unwrap();
@@ -294,7 +297,8 @@ fn redact(json: &mut Value) {
             for (name, value) in members {
                 match name.as_str() {
                     "created" => *value = json!("[TIME]"),
-                    "clientDataJSON" | "authenticatorData" | "publicKey" | "attestationObject" | "signature" => {
+                    "clientDataJSON" | "authenticatorData" | "publicKey" | "attestationObject"
+                    | "signature" => {
                         *value = json!("[BASE64URL]");
                     }
                     _ => redact(value),

@@ -69,6 +69,7 @@ impl Vacancy {
             .open(&draft)
             .map_err(|source| io_error(&draft, source))?;
         let db = connect(&draft)?;
+        use_wal(&db)?;
         let tx = db.unchecked_transaction()?;
         tx.execute_batch(SCHEMA)?;
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -79,6 +80,8 @@ impl Vacancy {
         header.store(&tx, header.mac(&Sealer::new(key)))?;
         tx.commit()?;
         db.close().map_err(|(_, e)| e)?;
+        // A log that outlived its database would be replayed into the new one.
+        remove_database(&path)?;
         fs::rename(&draft, &path).map_err(|source| io_error(&path, source))?;
         sync(&self.dir)?;
         let lock = self.lock.try_clone().map_err(|source| io_error(&self.dir, source))?;
@@ -103,8 +106,10 @@ impl Container {
             return Err(ContainerError::NotFound { dir: dir.to_owned() });
         }
         let lock = lock(dir)?;
-        let db = connect(&path)?;
+        let db = connect(&path).map_err(|e| no_database(e, &path))?;
         check_format(&db, &path)?;
+        // Only now: it writes to the file.
+        use_wal(&db)?;
         Ok(Self { db, dir: dir.to_owned(), lock })
     }
 
@@ -116,6 +121,11 @@ impl Container {
     /// How to find the vault's objects in the TPM; unauthenticated.
     pub fn anchor(&self) -> Result<Anchor, ContainerError> {
         Ok(Header::load(&self.db)?.0.anchor)
+    }
+
+    /// Whether nothing is in it that a set-up in progress would not have made.
+    pub fn is_empty(&self) -> Result<bool, ContainerError> {
+        Ok(!self.db.query_row("SELECT EXISTS (SELECT 1 FROM passkey)", [], |row| row.get(0))?)
     }
 
     /// Marks set-up as finished.
@@ -201,21 +211,21 @@ fn connect(path: &Path) -> Result<Connection, ContainerError> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     db.execute_batch(
-        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cell_size_check = ON;
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL; PRAGMA cell_size_check = ON;
          PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;",
     )?;
     Ok(db)
 }
 
+fn use_wal(db: &Connection) -> Result<(), ContainerError> {
+    Ok(db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?)
+}
+
 fn check_format(db: &Connection, path: &Path) -> Result<(), ContainerError> {
     let pragma = |name: &str| db.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
-    let not_a_vault = || ContainerError::NotAVault { path: path.to_owned() };
-    let application_id = pragma("application_id").map_err(|e| match e.into() {
-        ContainerError::Damaged { what: Damage::File } => not_a_vault(),
-        other => other,
-    })?;
+    let application_id = pragma("application_id").map_err(|e| no_database(e.into(), path))?;
     if application_id != APPLICATION_ID {
-        return Err(not_a_vault());
+        return Err(ContainerError::NotAVault { path: path.to_owned() });
     }
     let found = pragma("user_version")?;
     if found > FORMAT {
@@ -225,6 +235,14 @@ fn check_format(db: &Connection, path: &Path) -> Result<(), ContainerError> {
         return Err(Damage::Schema.into());
     }
     Ok(())
+}
+
+/// What cannot even be read as a database is somebody else's file.
+fn no_database(error: ContainerError, path: &Path) -> ContainerError {
+    match error {
+        ContainerError::Damaged { what: Damage::File } => ContainerError::NotAVault { path: path.to_owned() },
+        other => other,
+    }
 }
 
 fn schema(db: &Connection) -> Result<Vec<String>, ContainerError> {

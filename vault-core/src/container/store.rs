@@ -102,10 +102,11 @@ impl Store {
         let mut accounts = Vec::new();
         for row in rows {
             let row = row?;
-            buckets
-                .entry(bucket_of(&row.rp_tag))
-                .or_insert_with(BucketDigest::new)
-                .add(row.id.0, &row.sealed);
+            buckets.entry(bucket_of(&row.rp_tag)).or_insert_with(BucketDigest::new).add(
+                row.id.0,
+                &row.rp_tag,
+                &row.sealed,
+            );
             accounts.push(self.open(&row)?);
         }
         let digests = buckets.into_iter().map(|(bucket, digest)| (bucket, digest.finish())).collect();
@@ -253,7 +254,7 @@ fn read_bucket(db: &Connection, bucket: u16) -> Result<Vec<Row>, ContainerError>
 fn digest(rows: &[Row]) -> tree::Digest {
     let mut digest = BucketDigest::new();
     for row in rows {
-        digest.add(row.id.0, &row.sealed);
+        digest.add(row.id.0, &row.rp_tag, &row.sealed);
     }
     digest.finish()
 }

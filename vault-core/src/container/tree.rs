@@ -28,9 +28,10 @@ impl BucketDigest {
         Self(None)
     }
 
-    pub(super) fn add(&mut self, id: i64, sealed: &[u8]) {
+    pub(super) fn add(&mut self, id: i64, rp_tag: &[u8; 32], sealed: &[u8]) {
         let hash = self.0.get_or_insert_with(|| Sha256::new_with_prefix(b"passhold v1 bucket"));
         hash.update(id.to_be_bytes());
+        hash.update(rp_tag);
         hash.update(Sha256::digest(sealed));
     }
 

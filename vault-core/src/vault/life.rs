@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::VaultError;
 use crate::{
-    container::{Container, ContainerError, State, Vacancy},
+    container::{Container, ContainerError, Damage, State, Vacancy},
     keystore::{KeyStore, KeyStoreError},
     pin::{PinMaterial, PinSecrets},
     secret_from,
@@ -80,6 +80,8 @@ fn clear_remains(dir: &Path, keys: &mut dyn KeyStore) -> Result<(), VaultError> 
     };
     match container.state()? {
         State::Active => Err(ContainerError::Exists { dir: dir.to_owned() }.into()),
+        // A set-up that was interrupted has no passkeys: that mark is not believed.
+        State::Provisioning if !container.is_empty()? => Err(ContainerError::from(Damage::Header).into()),
         State::Provisioning => Ok(erase_and_remove(container, keys)?),
         State::Wiping => Ok(finish_wipe(container, keys)?),
     }

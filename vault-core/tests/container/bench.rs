@@ -11,9 +11,7 @@ use rand_core::{TryCryptoRng, TryRng};
 use serde_json::json;
 use tempfile::TempDir;
 use vault_core::{
-    container::{
-        Account, AccountId, Container, ContainerError, Damage, State, Store, VAULT_FILE, Vacancy,
-    },
+    container::{Account, AccountId, Container, ContainerError, Damage, State, Store, VAULT_FILE, Vacancy},
     keystore::{
         Anchor, ContainerKey, KeyStore, KeyStoreError, Provisioned, RecordAnchor, TpmKind, TpmStatus,
         UnlockedKeys,
@@ -267,7 +265,11 @@ impl Look {
     fn errors(&self) -> Vec<&ContainerError> {
         let header = self.header.as_ref().err();
         let accounts = self.accounts.as_ref().and_then(|a| a.as_ref().err());
-        header.into_iter().chain(accounts).chain(self.one_by_one.iter().filter_map(|a| a.as_ref().err())).collect()
+        header
+            .into_iter()
+            .chain(accounts)
+            .chain(self.one_by_one.iter().filter_map(|a| a.as_ref().err()))
+            .collect()
     }
 
     /// Each answer is exactly what `intact` answers, or an error that names what is broken.
@@ -290,7 +292,10 @@ impl Look {
                 return Err(format!("another passkey: {answer:?}"));
             }
         }
-        self.errors().into_iter().map(|e| kind(e).ok_or_else(|| format!("an error that names nothing: {e:?}"))).collect()
+        self.errors()
+            .into_iter()
+            .map(|e| kind(e).ok_or_else(|| format!("an error that names nothing: {e:?}")))
+            .collect()
     }
 }
 
@@ -317,8 +322,14 @@ pub fn difference(before: &[u8], after: &[u8]) -> Option<String> {
     if before == after {
         return None;
     }
-    let at: Vec<_> = before.iter().zip(after).enumerate().filter(|(_, (a, b))| a != b).map(|(n, _)| n).collect();
-    Some(format!("{} bytes became {}; they differ at {:?}", before.len(), after.len(), &at[..at.len().min(20)]))
+    let at: Vec<_> =
+        before.iter().zip(after).enumerate().filter(|(_, (a, b))| a != b).map(|(n, _)| n).collect();
+    Some(format!(
+        "{} bytes became {}; they differ at {:?}",
+        before.len(),
+        after.len(),
+        &at[..at.len().min(20)]
+    ))
 }
 
 /// Says which case it was if the test ends in a panic, one of the code's own included.
@@ -349,7 +360,11 @@ impl KeyStore for Untouchable {
         panic!("the container key was read")
     }
 
-    fn unlock<'a>(&'a mut self, _: &Anchor, _: &PinSecrets) -> Result<Box<dyn UnlockedKeys + 'a>, KeyStoreError> {
+    fn unlock<'a>(
+        &'a mut self,
+        _: &Anchor,
+        _: &PinSecrets,
+    ) -> Result<Box<dyn UnlockedKeys + 'a>, KeyStoreError> {
         panic!("the PIN was tried")
     }
 

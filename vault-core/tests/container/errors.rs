@@ -98,7 +98,11 @@ fn other_files_are_not_vaults_and_stay_as_they_are() {
         other.bytes()
     };
     for (what, bytes) in [
-        ("text", b"not a database, but longer than SQLite's header of a hundred bytes, so that it is read: ".repeat(60)),
+        (
+            "text",
+            b"not a database, but longer than SQLite's header of a hundred bytes, so that it is read: "
+                .repeat(60),
+        ),
         ("short text", b"hello".to_vec()),
         ("zeros", vec![0; 8192]),
         ("another program's database", sqlite),
@@ -106,7 +110,10 @@ fn other_files_are_not_vaults_and_stay_as_they_are() {
     ] {
         bench.put(&bytes);
         let error = open(&bench);
-        assert!(matches!(&error, ContainerError::NotAVault { path } if *path == bench.file()), "{what}: {error:?}");
+        assert!(
+            matches!(&error, ContainerError::NotAVault { path } if *path == bench.file()),
+            "{what}: {error:?}"
+        );
         assert_eq!(difference(&bytes, &bench.bytes()), None, "opening changed {what}");
         bench.assert_setup_refuses();
     }

@@ -1,12 +1,6 @@
 //! Every bit, every length, and 100,000 random edits.
 
-use std::{
-    collections::BTreeMap,
-    fs::OpenOptions,
-    os::unix::fs::FileExt,
-    sync::Mutex,
-    thread,
-};
+use std::{collections::BTreeMap, fs::OpenOptions, os::unix::fs::FileExt, sync::Mutex, thread};
 
 use vault_core::container::Account;
 
@@ -56,7 +50,12 @@ fn without_mode(file: &[u8]) -> Vec<u8> {
 }
 
 /// Runs `case` on the numbers below `count` in two threads, each with a bench of its own.
-fn in_two_threads(make: fn() -> Bench, count: usize, step: usize, case: impl Fn(&Bench, &Look, &[u8], usize) + Sync) {
+fn in_two_threads(
+    make: fn() -> Bench,
+    count: usize,
+    step: usize,
+    case: impl Fn(&Bench, &Look, &[u8], usize) + Sync,
+) {
     thread::scope(|scope| {
         for first in [0, 1] {
             let case = &case;

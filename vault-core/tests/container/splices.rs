@@ -37,8 +37,12 @@ impl History {
             drop(store);
             files.push(bench.bytes());
         };
-        step(&|store| { store.insert(&account("carol.example", "carol", 1), &mut Seeded(3)).unwrap(); });
-        step(&|store| { store.insert(&account("alice.example", "dan", 2), &mut Seeded(4)).unwrap(); });
+        step(&|store| {
+            store.insert(&account("carol.example", "carol", 1), &mut Seeded(3)).unwrap();
+        });
+        step(&|store| {
+            store.insert(&account("alice.example", "dan", 2), &mut Seeded(4)).unwrap();
+        });
         step(&|store| {
             let renamed = labelled(store.account(id(2)).unwrap(), Some("work"));
             store.update(id(2), &renamed, &mut Seeded(5)).unwrap();
@@ -167,7 +171,10 @@ fn rows_that_trade_places_are_named() {
     let row = |n| Err(Damage::Row(id(n)));
     for sql in [trade("sealed"), trade("rp_tag")] {
         // SQLite runs the subquery against rows already changed, so the trade goes by way of a copy.
-        let sql = format!("CREATE TEMP TABLE copy AS SELECT * FROM passkey; {}", sql.replace("FROM passkey p", "FROM copy p"));
+        let sql = format!(
+            "CREATE TEMP TABLE copy AS SELECT * FROM passkey; {}",
+            sql.replace("FROM passkey p", "FROM copy p")
+        );
         let answers = history.splice(&history.latest, &sql).unwrap();
         assert_eq!(answers.all, row(1), "{sql}");
         assert!([answers.alices, answers.bobs].contains(&row(1)), "{sql}");
@@ -183,7 +190,9 @@ fn rows_that_trade_places_are_named() {
 #[test]
 fn an_edited_row_is_named() {
     let history = History::new();
-    for sealed in ["x''", "x'00'", "substr(sealed, 2)", "CAST(sealed || x'00' AS BLOB)", "zeroblob(length(sealed))"] {
+    for sealed in
+        ["x''", "x'00'", "substr(sealed, 2)", "CAST(sealed || x'00' AS BLOB)", "zeroblob(length(sealed))"]
+    {
         let sql = format!("UPDATE passkey SET sealed = {sealed} WHERE id = 2");
         let answers = history.splice(&history.latest, &sql);
         let row = Err(Damage::Row(id(2)));
