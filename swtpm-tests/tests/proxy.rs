@@ -301,7 +301,7 @@ fn the_end_of_stream_takes_a_connection_already_open() {
     bench.proxy.arm(Fault::once(0, FaultKind::EndOfStream));
     client.write_all(&RANDOM).unwrap();
     assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
-    assert_eq!(bench.proxy.codes(), []);
+    assert_eq!(bench.proxy.codes(), Vec::<u32>::new());
 }
 
 #[test]

@@ -8,14 +8,15 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use swtpm_tests::{PIN, creation_options, key_store, pin, request_options, rng};
+use swtpm_tests::{PIN, Program, creation_options, key_store, pin, request_options, rng};
 use tempfile::TempDir;
 use tpm_backend::swtpm::Swtpm;
 use vault_core::{
     OpenError, UnlockError, Vault,
-    container::{AccountId, Container, ContainerError, LOCK_FILE, VAULT_FILE},
+    container::{AccountId, Container, ContainerError, VAULT_FILE},
     webauthn::{CreateRequest, GetRequest, Origin, UserPresent},
 };
 
@@ -24,14 +25,6 @@ use super::common::{Facts, Wire};
 pub(crate) const NEW_PIN: &str = "314159x";
 pub(crate) const SITE: &str = "example.org";
 pub(crate) const ORIGIN: &str = "https://example.org";
-
-/// The program under test, built beside the tests.
-pub(crate) fn passhold() -> PathBuf {
-    let beside = std::env::current_exe().unwrap();
-    let program = beside.parent().unwrap().parent().unwrap().join("passhold");
-    assert!(program.exists(), "build it first: cargo build -p passhold");
-    program
-}
 
 /// A changing operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,10 +98,17 @@ pub(crate) enum Ending {
     PowerCut,
 }
 
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// A state of file and TPM to come back to.
 pub(crate) struct Bench {
+    /// One at a time: a test that is just starting a program holds this process's locks too, between
+    /// fork and exec.
+    _alone: MutexGuard<'static, ()>,
     root: TempDir,
     pub(crate) operation: Operation,
+    /// Whether files that could not be removed may be left beside the vault.
+    pub(crate) leftovers: bool,
     /// How often file and TPM were one step apart, before an unlock that brought them together.
     pub(crate) healed: usize,
 }
@@ -116,7 +116,8 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new(operation: Operation) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let bench = Self { root, operation, healed: 0 };
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let bench = Self { _alone: alone, root, operation, leftovers: false, healed: 0 };
         fs::create_dir(bench.path("tpm.0")).unwrap();
         fs::create_dir(bench.path("vault.0")).unwrap();
         let tpm = Swtpm::start(&bench.path("tpm.0")).unwrap();
@@ -158,10 +159,10 @@ impl Bench {
     /// The command line, under strace with these arguments if there are any.
     pub(crate) fn command(&self, tpm: &Swtpm, strace: &[&str]) -> Command {
         let mut command = if strace.is_empty() {
-            Command::new(passhold())
+            Command::new(Program::Passhold.path())
         } else {
             let mut command = Command::new("strace");
-            command.arg("-o").arg(self.path("trace")).args(strace).arg("--").arg(passhold());
+            command.arg("-o").arg(self.path("trace")).args(strace).arg("--").arg(Program::Passhold.path());
             command
         };
         command
@@ -219,7 +220,6 @@ impl Bench {
         }
         let tpm = Swtpm::start(&self.path("tpm")).unwrap();
         let (dir, mut keys) = (self.vault(), key_store(&tpm.tcti()));
-        wait_for_lock(&dir);
         let found = match Vault::open(&dir, &mut keys) {
             Ok(vault) => {
                 let accounts = vault.accounts().unwrap().into_iter();
@@ -232,12 +232,9 @@ impl Bench {
             Err(e) => panic!("{:?}: the vault does not open: {e:?}", self.operation),
         };
         let state = found.map(|accounts| {
-            wait_for_lock(&dir);
             let facts = Facts::of(&dir, &mut keys);
-            wait_for_lock(&dir);
             let wire = Wire::new(tpm.port());
             let in_file = || {
-                wait_for_lock(&dir);
                 let container = Container::open(&dir).unwrap();
                 let key = secrecy::SecretBox::new(Box::new(facts.container_key));
                 container.unseal(&key).unwrap().generation()
@@ -252,7 +249,6 @@ impl Bench {
             let behind = file - (before & !(1 << 63));
             assert!(behind <= 1, "{:?}: the TPM is {behind} generations behind", self.operation);
             self.healed += usize::from(file != before);
-            wait_for_lock(&dir);
             let mut vault = Vault::open(&dir, &mut keys).unwrap();
             let pin_now = match vault.unlock(&pin(PIN)) {
                 Ok(_) => PIN,
@@ -289,15 +285,12 @@ impl Bench {
         let mut files: Vec<_> =
             fs::read_dir(&dir).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
         files.sort();
+        if self.leftovers {
+            files.retain(|name| name == "lock" || name == VAULT_FILE);
+        }
         assert_eq!(files, ["lock", VAULT_FILE], "{:?}: files", self.operation);
         state
     }
-}
-
-/// Another test of this process that is just starting a program holds our locks too, between fork and exec.
-fn wait_for_lock(dir: &Path) {
-    let Ok(lock) = fs::File::open(dir.join(LOCK_FILE)) else { return };
-    lock.lock().unwrap();
 }
 
 fn create_request(user: &str) -> CreateRequest {

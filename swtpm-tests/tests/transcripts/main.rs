@@ -252,6 +252,7 @@ impl Transcript {
             block = block.replace(&id, "[CREDENTIAL]");
         }
         block = block.replace(&self.passhold.vault().display().to_string(), "[VAULT]");
+        block = block.replace(&self.passhold.home().display().to_string(), "[HOME]");
         block = block.replace(&self.tpm.tcti(), "[TCTI]");
         let block: String = block.split_inclusive('\n').map(without_times).collect();
         self.text.push_str(&block);
