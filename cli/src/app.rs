@@ -24,6 +24,8 @@ use crate::{
 };
 
 const DEFAULT_TPM: &str = "device:/dev/tpmrm0";
+/// Not a TCTI string: a software TPM of this vault's own.
+const PRIVATE_SWTPM: &str = "swtpm";
 
 /// How long to wait for another passhold that uses the vault, and how often to look.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,6 +59,7 @@ impl App {
         let min = config.min_pin_length;
         let policy = min.map_or(Some(PinPolicy::default()), PinPolicy::with_min_length).ok_or_else(|| {
             Failure::new(Exit::Usage, "min-pin-length in the config file is not between 4 and 63")
+                .next("Set it to 6, or leave it out.")
         })?;
         Ok(Self {
             dir: global.vault.or(config.vault).unwrap_or(folders.data),
@@ -70,9 +73,19 @@ impl App {
 
     /// The TPM that was asked for and no other: there is no fall-back to software.
     pub(crate) fn keys(&self) -> Result<Keys> {
-        let swtpm = if self.tpm == "swtpm" { Some(self.start_swtpm()?) } else { None };
+        if self.tpm == PRIVATE_SWTPM && !self.swtpm_state().exists() {
+            return Err(ContainerError::NotFound { dir: self.dir.clone() }.into());
+        }
+        self.keys_for_setup()
+    }
+
+    /// The same, where a private software TPM may be made.
+    pub(crate) fn keys_for_setup(&self) -> Result<Keys> {
+        let swtpm = if self.tpm == PRIVATE_SWTPM { Some(self.start_swtpm()?) } else { None };
         let address = swtpm.as_ref().map_or_else(|| self.tpm.clone(), Swtpm::tcti);
-        let parsed: Address = address.parse().map_err(|e| Failure::new(Exit::Usage, format!("{e}")))?;
+        let parsed: Address = address.parse().map_err(|e| {
+            Failure::new(Exit::Usage, format!("{e}")).next("For a software TPM of this vault's own: --tpm swtpm")
+        })?;
         let mut tpm = Tpm::new(parsed);
         if let Some(fd) = self.owner_auth_fd {
             let auth = read_secret(fd, "the owner authorization")?;
@@ -81,11 +94,15 @@ impl App {
         Ok(Keys { tpm, address, _swtpm: swtpm })
     }
 
+    fn swtpm_state(&self) -> PathBuf {
+        self.dir.join("swtpm")
+    }
+
     fn start_swtpm(&self) -> Result<Swtpm> {
         note(
             "warning: --tpm swtpm is a program, and nothing protects its keys; for development and tests only",
         );
-        let state = self.dir.join("swtpm");
+        let state = self.swtpm_state();
         patiently(|| Swtpm::start(&state), |e| matches!(e, SwtpmError::Busy)).map_err(Failure::from)
     }
 

@@ -11,11 +11,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::{app::App, args::Args, failure::Failure};
+use crate::{app::App, args::Args, failure::{Exit, Failure}};
 
 fn main() -> ExitCode {
     tpm_backend::silence_libtss2();
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) if e.use_stderr() && std::env::args().any(|arg| arg == "--json") => {
+            let message = e.render().to_string();
+            return Failure::new(Exit::Usage, message.trim()).next("See \"passhold --help\".").report(true);
+        }
+        Err(e) => e.exit(),
+    };
     let json = args.global.json;
     match harden()
         .and_then(|()| App::new(args.global))

@@ -7,6 +7,7 @@ use std::{
 };
 
 use jiff::{Timestamp, tz::TimeZone};
+use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex};
 use vault_core::{TriesLeft, pin::Pin};
 use zeroize::Zeroizing;
 
@@ -43,10 +44,7 @@ impl PinSource {
     pub(crate) fn read_text(&mut self, prompt: &str) -> Result<Zeroizing<String>> {
         match self {
             Self::Descriptor(file) => read_line(file, "the PIN"),
-            Self::Terminal => rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|e| {
-                Failure::new(Exit::NotConfirmed, format!("there is no terminal to ask for the PIN on ({e})"))
-                    .next("Run this in a terminal, or give the PIN on a file descriptor with --pin-fd N.")
-            }),
+            Self::Terminal => read_hidden(prompt),
         }
     }
 }
@@ -56,35 +54,67 @@ pub(crate) fn read_secret(fd: u32, what: &str) -> Result<Zeroizing<String>> {
     read_line(&mut open_fd(fd)?, what)
 }
 
+/// A copy of a descriptor of our own, where it stands. Opening /proc/self/fd/N would start a file anew and
+/// refuse a socket.
 fn open_fd(fd: u32) -> Result<File> {
-    File::open(format!("/proc/self/fd/{fd}")).map_err(|e| {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    let number = i32::try_from(fd).map_err(|_| rustix::io::Errno::BADF);
+    let copy = number.and_then(|number| {
+        let this = pidfd_open(getpid(), PidfdFlags::empty())?;
+        pidfd_getfd(&this, number, PidfdGetfdFlags::empty())
+    });
+    copy.map(File::from).map_err(|e| {
         Failure::new(Exit::Usage, format!("cannot read file descriptor {fd} ({e})"))
             .next("Open it for passhold, for example: --pin-fd 3 3<file")
     })
 }
 
-/// Byte by byte, so that nothing of the next line is taken.
+/// A line from the terminal, hidden before the prompt appears. Ctrl-C ends the line instead of this process,
+/// so that the terminal is given back as it was.
+fn read_hidden(prompt: &str) -> Result<Zeroizing<String>> {
+    const CTRL_C: u8 = 3;
+    let no_terminal = |e: io::Error| {
+        Failure::new(Exit::NotConfirmed, format!("there is no terminal to ask for the PIN on ({e})"))
+            .next("Run this in a terminal, or give the PIN on a file descriptor with --pin-fd N.")
+    };
+    let mut tty = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
+    let before = termios::tcgetattr(&tty).map_err(|e| no_terminal(e.into()))?;
+    let mut hidden = before.clone();
+    hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ISIG);
+    hidden.special_codes[SpecialCodeIndex::VEOL] = CTRL_C;
+    termios::tcsetattr(&tty, OptionalActions::Flush, &hidden).map_err(|e| no_terminal(e.into()))?;
+    let line = write!(tty, "{prompt}").map_err(no_terminal).and_then(|()| read_line_until(&mut tty, "the PIN", CTRL_C));
+    let restored = termios::tcsetattr(&tty, OptionalActions::Drain, &before);
+    writeln!(tty).and(restored.map_err(io::Error::from)).map_err(no_terminal)?;
+    line
+}
+
 fn read_line(file: &mut File, what: &str) -> Result<Zeroizing<String>> {
+    // No line holds a newline, so this cancels nothing.
+    read_line_until(file, what, b'\n')
+}
+
+/// Byte by byte, so that nothing of the next line is taken.
+fn read_line_until(file: &mut File, what: &str, cancel: u8) -> Result<Zeroizing<String>> {
+    let again = "Try again, one line of UTF-8.";
     let mut line = Zeroizing::new(Vec::with_capacity(LONGEST_LINE));
     let mut byte = Zeroizing::new([0_u8; 1]);
     loop {
-        match file
-            .read(byte.as_mut_slice())
-            .map_err(|e| Failure::unexpected(format!("cannot read {what}"), e))?
-        {
+        match file.read(byte.as_mut_slice()).map_err(|e| Failure::unexpected(format!("cannot read {what}"), e))? {
             0 if line.is_empty() => {
-                return Err(Failure::new(Exit::NotConfirmed, format!("{what} was not given")));
+                return Err(Failure::new(Exit::NotConfirmed, format!("{what} was not given")).next(again));
             }
             0 => break,
             _ if *byte == [b'\n'] => break,
+            _ if *byte == [cancel] => return Err(Failure::new(Exit::NotConfirmed, "cancelled").next("Nothing was done.")),
             _ if line.len() == LONGEST_LINE => {
-                return Err(Failure::new(Exit::Usage, format!("{what} is too long")));
+                return Err(Failure::new(Exit::Usage, format!("{what} is too long")).next(again));
             }
             _ => line.extend(*byte),
         }
     }
-    let text =
-        std::str::from_utf8(&line).map_err(|_| Failure::new(Exit::Usage, format!("{what} is not UTF-8")))?;
+    let text = std::str::from_utf8(&line)
+        .map_err(|_| Failure::new(Exit::Usage, format!("{what} is not UTF-8")).next(again))?;
     Ok(Zeroizing::new(text.to_owned()))
 }
 

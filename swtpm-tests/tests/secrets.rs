@@ -357,6 +357,10 @@ fn no_secret_is_in_memory_after_an_operation() {
             (places, bytes) = (places + 1, bytes + searched);
             child.go();
         }
+        assert_eq!(controls, usize::from(matches!(operation, "enrol" | "delete")));
+        let (mut hits, heard) = (Hits::new(), proxy.wire());
+        search("the TPM's wire", &heard, &needles, &mut hits);
+        assert_eq!(show(&hits), "", "{operation}: {} bytes heard", heard.len());
     }
     println!(
         "secrets in memory: {} operations, {places} moments, {} MiB searched",

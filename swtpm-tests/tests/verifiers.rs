@@ -1,6 +1,12 @@
 //! What the binary prints is accepted by four WebAuthn libraries that Passhold did not write, and is what the
 //! specification says where none of them looks.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::similar_names,
+    clippy::needless_pass_by_value,
+    clippy::format_collect,
+    clippy::single_match_else
+)]
 
 use std::{
     env,
@@ -109,14 +115,14 @@ fn webauthn_rs_accepts_what_enroll_and_sign_print_and_refuses_it_tampered() {
             options["publicKey"]["attestation"] = json!(conveyance);
             options
         };
-        let stale = enroll(&start(&mut rp), origin);
-        assert_eq!(attestation_object(&stale).0, format);
+        let old = enroll(&start(&mut rp), origin);
+        assert_eq!(attestation_object(&old).0, format);
         let refused = |rp: &mut RelyingParty, response: &Value, why: &str| {
             let error = rp.finish_registration(&user, response).expect_err(why);
             assert!(matches!(error, relying_party::FinishError::Refused(_)), "{why}: {error:?}");
         };
         start(&mut rp);
-        refused(&mut rp, &stale, "another challenge");
+        refused(&mut rp, &old, "another challenge");
         let options = start(&mut rp);
         refused(&mut rp, &enroll(&options, "http://localhost:9090"), "another origin");
         if format == "packed" {
@@ -209,7 +215,7 @@ fn a_registration_says_the_same_in_every_member() {
 
         let client_data = bytes(&inner["clientDataJSON"]);
         assert_eq!(client_data, client_data_json("webauthn.create"));
-        match format {
+        match conveyance {
             "none" => assert_eq!(statement, Cbor::Map(Vec::new())),
             _ => {
                 let statement = statement.into_map().unwrap();

@@ -65,6 +65,8 @@ impl Swtpm {
     pub fn start(state: &Path) -> Result<Self, SwtpmError> {
         DirBuilder::new().recursive(true).mode(0o700).create(state)?;
         let lock = lock(state)?;
+        // setpriv's own complaint about a missing program would pass for swtpm's.
+        Command::new("swtpm").arg("--version").output().map_err(SwtpmError::NotInstalled)?;
         let mut log = String::new();
         for _ in 0..PORT_ATTEMPTS {
             let Some(port) = free_port_pair()? else { continue };

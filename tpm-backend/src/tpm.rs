@@ -142,6 +142,10 @@ impl KeyStore for Tpm {
         self.guarded(|tpm| status::status(&tpm.address, tpm.owner_auth()?.as_ref(), anchor))
     }
 
+    fn release(&mut self) {
+        self.close();
+    }
+
     fn erase(&mut self, anchor: &Anchor) -> Result<()> {
         self.close();
         self.guarded(|tpm| erase::erase(&tpm.address, tpm.owner_auth()?.as_ref(), anchor))

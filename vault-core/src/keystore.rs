@@ -129,6 +129,9 @@ pub trait KeyStore {
     /// What the device says without a PIN; `None` asks of the device alone.
     fn status(&mut self, anchor: Option<&Anchor>) -> Result<TpmStatus, KeyStoreError>;
 
+    /// Gives back what is held between two operations. A vault calls it before it lets the next process in.
+    fn release(&mut self);
+
     /// Destroys a vault's objects, the PIN-gated secret first. Those already gone are no error.
     fn erase(&mut self, anchor: &Anchor) -> Result<(), KeyStoreError>;
 }

@@ -20,7 +20,7 @@ pub(crate) fn run(app: &mut App) -> Result<()> {
         Ok(_) | Err(ContainerError::NotFound { .. } | ContainerError::Busy { .. }) => {}
         Err(e) => return Err(e.into()),
     }
-    let mut keys = app.keys()?;
+    let mut keys = app.keys_for_setup()?;
     let pin = choose_pin(app, "Choose a PIN: ")?;
     let material = pin.material();
     patiently(

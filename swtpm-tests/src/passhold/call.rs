@@ -115,7 +115,8 @@ impl Call {
         let mut command = Command::new("/usr/bin/setsid");
         command
             .args(setsid)
-            .args(["/bin/sh", "-c", &script])
+            // Whoever runs the tests may have set signals to be ignored: nohup, a background job.
+            .args(["/usr/bin/env", "--default-signal", "/bin/sh", "-c", &script])
             .arg(Program::Passhold.path())
             .args(&self.args)
             .current_dir(&self.home)
@@ -255,7 +256,7 @@ impl Run {
     /// # Panics
     /// If it was another.
     #[track_caller]
-    #[expect(clippy::must_use_candidate, reason = "an assertion")]
+    #[expect(clippy::return_self_not_must_use, clippy::must_use_candidate, reason = "an assertion")]
     pub fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.code(), Some(code), "stdout {:?}\nstderr {:?}", self.stdout, self.stderr);
         self

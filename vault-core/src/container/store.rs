@@ -161,9 +161,9 @@ impl Store {
         })
     }
 
-    /// Marks the vault as being wiped.
-    pub fn begin_wipe(&mut self) -> Result<(), ContainerError> {
-        let header = Header { state: State::Wiping, ..self.header.clone() };
+    /// Moves the vault to another state of its life.
+    pub fn set_state(&mut self, state: State) -> Result<(), ContainerError> {
+        let header = Header { state, ..self.header.clone() };
         header.store(self.db(), header.mac(&self.sealer))?;
         self.header = header;
         Ok(())

@@ -51,7 +51,13 @@ pub fn wipe(dir: &Path, keys: &mut dyn KeyStore) -> Result<(), VaultError> {
         Ok(key) => match container.unseal(&key) {
             // From here on the wipe completes, at the next start if not now.
             Ok(mut store) => {
-                store.begin_wipe()?;
+                store.set_state(State::Wiping)?;
+                let erased = keys.erase(store.anchor());
+                if let Err(e @ (KeyStoreError::OwnerAuthNeeded | KeyStoreError::OwnerAuthWrong)) = erased {
+                    // The TPM refused before anything was destroyed.
+                    store.set_state(State::Active)?;
+                    return Err(e.into());
+                }
                 store.into_container()
             }
             Err(ContainerError::Damaged { .. }) => Container::open(dir)?,

@@ -32,6 +32,13 @@ pub enum TriesLeft {
     ByPasshold(u32),
 }
 
+impl Drop for Vault<'_> {
+    fn drop(&mut self) {
+        // Before the container's lock goes, or the next process finds the TPM's few places taken.
+        self.keys.release();
+    }
+}
+
 impl TriesLeft {
     /// The number, whoever counted.
     #[must_use]
@@ -62,7 +69,13 @@ impl<'k> Vault<'k> {
             }
         }
         let key = keys.container_key(&container.anchor()?)?;
-        Ok(Self { store: container.unseal(&key)?, keys })
+        match container.unseal(&key) {
+            Ok(store) => Ok(Self { store, keys }),
+            Err(e) => {
+                keys.release();
+                Err(e.into())
+            }
+        }
     }
 
     /// All passkeys, oldest first.

@@ -175,7 +175,10 @@ fn a_passkey_added_to_a_damaged_file_costs_no_other() {
     let free = usize::try_from(u32::from_be_bytes(*bytes[32..].first_chunk().unwrap())).unwrap();
     assert_ne!(free, 0, "no page is free");
     let list = (free - 1) * PAGE * 8;
-    let bookkeeping = (0..800).chain(list..list + 64 * 8).step_by(scale(5, 1));
+    let header = (0..800).step_by(scale(7, 1));
+    // The low byte of each entry: one flipped bit names a page nearby, which is in use.
+    let entries = (2..12).flat_map(|entry| (24..32).map(move |bit| list + entry * 32 + bit));
+    let bookkeeping = header.chain(entries);
     let elsewhere = (0..bytes.len() * 8).step_by(scale(8_009, 17));
     let bits: Vec<usize> = bookkeeping.chain(elsewhere).collect();
     let tally = Tally::default();
