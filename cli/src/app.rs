@@ -84,7 +84,8 @@ impl App {
         let swtpm = if self.tpm == PRIVATE_SWTPM { Some(self.start_swtpm()?) } else { None };
         let address = swtpm.as_ref().map_or_else(|| self.tpm.clone(), Swtpm::tcti);
         let parsed: Address = address.parse().map_err(|e| {
-            Failure::new(Exit::Usage, format!("{e}")).next("For a software TPM of this vault's own: --tpm swtpm")
+            Failure::new(Exit::Usage, format!("{e}"))
+                .next("For a software TPM of this vault's own: --tpm swtpm")
         })?;
         let mut tpm = Tpm::new(parsed);
         if let Some(fd) = self.owner_auth_fd {

@@ -1,3 +1,5 @@
+#![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these comments are the help texts")]
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -20,11 +22,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Global {
-    /// The vault's folder [default: $`XDG_DATA_HOME/passhold`]
+    /// The vault's folder [default: $XDG_DATA_HOME/passhold]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) vault: Option<PathBuf>,
 
-    /// The TPM: <device:/dev/tpmrm0> (the default), swtpm (a private software TPM), or a TCTI string
+    /// The TPM: device:/dev/tpmrm0 (the default), swtpm (a private software TPM), or a TCTI string
     #[arg(long, global = true, value_name = "TPM", env = "PASSHOLD_TPM")]
     pub(crate) tpm: Option<String>,
 
@@ -89,7 +91,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Ceremony {
-    /// Who asks, such as <https://example.org>
+    /// Who asks, such as https://example.org
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) origin: String,
 

@@ -11,7 +11,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::{app::App, args::Args, failure::{Exit, Failure}};
+use crate::{
+    app::App,
+    args::Args,
+    failure::{Exit, Failure},
+};
 
 fn main() -> ExitCode {
     tpm_backend::silence_libtss2();

@@ -83,7 +83,9 @@ fn read_hidden(prompt: &str) -> Result<Zeroizing<String>> {
     hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ISIG);
     hidden.special_codes[SpecialCodeIndex::VEOL] = CTRL_C;
     termios::tcsetattr(&tty, OptionalActions::Flush, &hidden).map_err(|e| no_terminal(e.into()))?;
-    let line = write!(tty, "{prompt}").map_err(no_terminal).and_then(|()| read_line_until(&mut tty, "the PIN", CTRL_C));
+    let line = write!(tty, "{prompt}")
+        .map_err(no_terminal)
+        .and_then(|()| read_line_until(&mut tty, "the PIN", CTRL_C));
     let restored = termios::tcsetattr(&tty, OptionalActions::Drain, &before);
     writeln!(tty).and(restored.map_err(io::Error::from)).map_err(no_terminal)?;
     line
@@ -100,13 +102,18 @@ fn read_line_until(file: &mut File, what: &str, cancel: u8) -> Result<Zeroizing<
     let mut line = Zeroizing::new(Vec::with_capacity(LONGEST_LINE));
     let mut byte = Zeroizing::new([0_u8; 1]);
     loop {
-        match file.read(byte.as_mut_slice()).map_err(|e| Failure::unexpected(format!("cannot read {what}"), e))? {
+        match file
+            .read(byte.as_mut_slice())
+            .map_err(|e| Failure::unexpected(format!("cannot read {what}"), e))?
+        {
             0 if line.is_empty() => {
                 return Err(Failure::new(Exit::NotConfirmed, format!("{what} was not given")).next(again));
             }
             0 => break,
             _ if *byte == [b'\n'] => break,
-            _ if *byte == [cancel] => return Err(Failure::new(Exit::NotConfirmed, "cancelled").next("Nothing was done.")),
+            _ if *byte == [cancel] => {
+                return Err(Failure::new(Exit::NotConfirmed, "cancelled").next("Nothing was done."));
+            }
             _ if line.len() == LONGEST_LINE => {
                 return Err(Failure::new(Exit::Usage, format!("{what} is too long")).next(again));
             }

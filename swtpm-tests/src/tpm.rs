@@ -49,7 +49,7 @@ impl TestTpm {
     /// Shuts it down in order and starts it again, on another port.
     pub fn reboot(&mut self) -> Result<(), SwtpmError> {
         self.running = None;
-        self.running = Some(Swtpm::start(self.state.path())?);
+        self.running = Some(start(self.state.path())?);
         Ok(())
     }
 
@@ -58,7 +58,7 @@ impl TestTpm {
         if let Some(running) = self.running.take() {
             running.cut_power()?;
         }
-        self.running = Some(Swtpm::start(self.state.path())?);
+        self.running = Some(start(self.state.path())?);
         Ok(())
     }
 
@@ -66,6 +66,17 @@ impl TestTpm {
     pub fn tool(&self, program: &str, args: &[&str]) -> io::Result<std::process::Output> {
         std::process::Command::new(program).args(args).env("TPM2TOOLS_TCTI", self.tcti()).output()
     }
+}
+
+/// A program that another thread is just starting may hold a copy of the old lock until it runs.
+fn start(state: &Path) -> Result<Swtpm, SwtpmError> {
+    for _ in 0..100 {
+        match Swtpm::start(state) {
+            Err(SwtpmError::Busy) => std::thread::sleep(std::time::Duration::from_millis(20)),
+            result => return result,
+        }
+    }
+    Swtpm::start(state)
 }
 
 /// A key store on the TPM behind a TCTI string.

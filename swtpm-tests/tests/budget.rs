@@ -1,5 +1,13 @@
 //! TPM commands per operation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::pedantic
+)]
 
 use swtpm_tests::{
     Scene, creation_options, key_store, pin,

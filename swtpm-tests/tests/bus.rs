@@ -1,5 +1,14 @@
 //! Whoever listens on the TPM's bus, or sits on it, learns no secret and gains no signature.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::as_conversions, clippy::type_complexity, clippy::pedantic, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::pedantic
+)]
 
 mod common;
 
@@ -161,7 +170,7 @@ fn no_secret_crosses_the_wire_in_a_vaults_whole_life() {
     let (found, searched) = hits(&bytes, &life.secrets);
     assert_eq!(found, [] as [&str; 0]);
     // The control: the search finds what is there.
-    let (public, _) = (&life.facts.v_public, ());
+    let (public, ()) = (&life.facts.v_public, ());
     let control = [("V's public area".to_owned(), public.clone())];
     assert_eq!(hits(&bytes, &control).0, ["V's public area"]);
     println!(
@@ -296,8 +305,8 @@ fn fits(command: &Command, exchange_names: &[Vec<u8>], nonce_tpm: &[u8], key: &[
     mac == session.hmac
 }
 
-/// Every PolicySecret of NV_pin in a record, with the nonceTPM that was in force, and the session's
-/// StartAuthSession.
+/// Every PolicySecret of `NV_pin` in a record, with the nonceTPM that was in force, and the session's
+/// `StartAuthSession`.
 fn proofs_of(record: &[Exchange], pin: u32) -> Vec<(Command, Vec<u8>, Exchange)> {
     let mut nonces: BTreeMap<u32, (Vec<u8>, Exchange)> = BTreeMap::new();
     let mut proofs = Vec::new();
@@ -382,7 +391,7 @@ fn a_listener_cannot_confirm_the_right_pin() {
     );
 }
 
-/// Puts the attacker's point into each answer to ReadPublic; the Name stays.
+/// Puts the attacker's point into each answer to `ReadPublic`; the Name stays.
 fn with_own_point(attacker: &SecretKey) -> FaultKind {
     let (x, y) = key::coordinates(attacker);
     FaultKind::Rewrite(Arc::new(move |command, mut reply| {

@@ -1,5 +1,13 @@
 //! The command line as scripts meet it: results on standard output, refusals with their exit code and next step.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::pedantic
+)]
 
 use std::{
     fs,

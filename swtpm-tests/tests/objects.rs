@@ -1,5 +1,14 @@
 //! What a stranger reads back from the TPM: every object is exactly what the design's table says.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::as_conversions, clippy::type_complexity, clippy::pedantic, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::pedantic
+)]
 
 mod common;
 
@@ -38,7 +47,7 @@ impl Bench {
         let facts = Facts::of(scene.dir(), &mut keys);
         drop(keys);
         let (keys, wire) = (scene.tpm.key_store(), Wire::new(scene.tpm.port()));
-        Self { scene, keys, wire, facts }
+        Self { keys, wire, scene, facts }
     }
 
     fn secrets(&self) -> Secrets {
@@ -160,7 +169,7 @@ fn nv_key_and_the_pin_limit_are_written_once() {
     println!("objects: {} second writes refused", refused + 1);
 }
 
-/// A TPMT_PUBLIC of ours, up to its point (Part 2 §12.2.4).
+/// A `TPMT_PUBLIC` of ours, up to its point (Part 2 §12.2.4).
 fn ecc_public(attributes: u32, policy: &[u8], symmetric: &[u8]) -> Vec<u8> {
     [
         [0, 0x23, 0, 0x0b].as_slice(),
@@ -309,7 +318,7 @@ fn an_account_key_signs_with_no_authorization_but_the_pin() {
     println!("objects: 6 signatures without a PIN of their own refused, 1 with it made");
 }
 
-/// PolicyAuthValue sessions for one command on an index.
+/// `PolicyAuthValue` sessions for one command on an index.
 fn auth_value_session(wire: &Wire, code: Option<u32>) -> Session {
     let policy = wire.session(POLICY);
     if let Some(code) = code {

@@ -1,6 +1,14 @@
 //! The proxy's promises, each held against a real swtpm.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::pedantic
+)]
 
 use std::{
     io::{self, ErrorKind, Read, Write},

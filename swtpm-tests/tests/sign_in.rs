@@ -1,5 +1,13 @@
 //! The README's sign-in with curl and passhold: just those lines, against the example's relying party.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::pedantic
+)]
 
 use std::{
     env, fs,

@@ -1,5 +1,13 @@
 //! A person at a terminal: what is asked, what is hidden, and what walking away means.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::pedantic
+)]
 
 use std::{os::unix::process::ExitStatusExt, process::Command};
 

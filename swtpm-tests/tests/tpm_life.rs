@@ -1,5 +1,13 @@
-//! What happens to a TPM in its life: power cuts, TPM2_Clear, other people's programs, another board.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! What happens to a TPM in its life: power cuts, `TPM2_Clear`, other people's programs, another board.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::pedantic
+)]
 
 mod lab;
 
@@ -58,9 +66,9 @@ fn reset_before(lab: &mut Lab, operation: Operation, at: usize, orderly: bool) -
     let reset = move || {
         let mut tpm = tpm.lock().unwrap();
         if orderly {
-            tpm.reboot().unwrap()
+            tpm.reboot().unwrap();
         } else {
-            tpm.power_cycle().unwrap()
+            tpm.power_cycle().unwrap();
         }
         upstream.set(tpm.port());
     };

@@ -1,6 +1,14 @@
 //! What the binary prints is accepted by four WebAuthn libraries that Passhold did not write, and is what the
 //! specification says where none of them looks.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::pedantic
+)]
 #![allow(
     clippy::similar_names,
     clippy::needless_pass_by_value,

@@ -23,7 +23,9 @@ pub(crate) fn erase(address: &Address, owner_auth: Option<&Auth>, anchor: &Ancho
 }
 
 fn undefine(link: &mut Link, index: &NvIndex, owned: bool) -> Result<()> {
-    let Some((handle, name)) = read_index(&mut link.ctx, index.index)? else { return Ok(()) };
+    link.prepare(link.hmac, Then::Continue, Encrypt::Response)?;
+    let session = Some(link.hmac);
+    let Some((handle, name)) = read_index(&mut link.ctx, index.index, session)? else { return Ok(()) };
     if name != index.written() && name != index.unwritten() {
         // Ours is gone, and this is someone else's.
         return close(&mut link.ctx, handle.into());

@@ -37,18 +37,10 @@ pub(crate) fn failed(during: &'static str, error: tss_esapi::Error) -> KeyStoreE
     }
 }
 
-/// Whether a failure may have left something in the TPM whose handle we never learned: a reply was
-/// lost or damaged on its way.
+/// Whether a failure may have left something in the TPM whose handle we never learned: every failure that we
+/// do not know may be a reply that was lost or damaged on its way.
 pub(crate) fn lost_a_reply(error: &KeyStoreError) -> bool {
-    let KeyStoreError::Failed { source, .. } = error else { return false };
-    // tss-esapi drops the layer of a response code, so a few codes of libtss2 read like the TPM's;
-    // asking the TPM once more than needed does no harm.
-    match source.downcast_ref::<tss_esapi::Error>() {
-        Some(error) => {
-            matches!(code(*error), None | Some(Code::Failure | Code::Hmac | Code::Sequence | Code::Private))
-        }
-        None => true,
-    }
+    matches!(error, KeyStoreError::Failed { .. })
 }
 
 /// What owner authorization means when the TPM refuses it (it is exempt from dictionary-attack protection).

@@ -9,7 +9,8 @@ use std::{
 use secrecy::ExposeSecret;
 use tss_esapi::{
     constants::tss::{
-        TPM2_ALG_AES, TPM2_ALG_CFB, TPM2_ALG_SHA256, TPM2_SE_HMAC, TPM2_SE_POLICY,
+        TPM2_ALG_AES, TPM2_ALG_CFB, TPM2_ALG_SHA256, TPM2_RC_LOCKOUT, TPM2_RC_OBJECT_MEMORY,
+        TPM2_RC_SESSION_HANDLES, TPM2_RC_SESSION_MEMORY, TPM2_SE_HMAC, TPM2_SE_POLICY,
         TPMA_SESSION_CONTINUESESSION, TPMA_SESSION_DECRYPT,
     },
     tss2_esys::{
@@ -252,7 +253,15 @@ fn with_auth<T>(auth: &Secret, call: impl FnOnce(&TPM2B_AUTH) -> T) -> T {
 }
 
 fn check(during: &'static str, rc: TSS2_RC) -> Result<()> {
-    if rc == 0 { Ok(()) } else { Err(failed(during, ResponseCode(rc))) }
+    match rc {
+        0 => Ok(()),
+        TPM2_RC_LOCKOUT => Err(KeyStoreError::Lockout { heals_in: None }),
+        TPM2_RC_OBJECT_MEMORY => Err(KeyStoreError::Exhausted { what: "objects" }),
+        TPM2_RC_SESSION_MEMORY | TPM2_RC_SESSION_HANDLES => {
+            Err(KeyStoreError::Exhausted { what: "sessions" })
+        }
+        _ => Err(failed(during, ResponseCode(rc))),
+    }
 }
 
 fn failed(during: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> KeyStoreError {

@@ -38,11 +38,7 @@ pub(crate) fn find(ctx: &mut Context, name: &Name, owner_auth: Option<&Auth>) ->
     {
         return Ok(srk);
     }
-    let derived = match derive(ctx, name, owner_auth) {
-        // Without the owner the Name that is there is all the proof there is.
-        Err(KeyStoreError::OwnerAuthNeeded) if found.is_some() => return Err(KeyStoreError::KeysGone),
-        other => other?.ok_or(KeyStoreError::KeysGone)?,
-    };
+    let derived = derive(ctx, name, owner_auth)?.ok_or(KeyStoreError::KeysGone)?;
     if found.is_some() {
         ctx.flush_context(derived.into()).during("flushing a key")?;
         return Err(KeyStoreError::ForeignSrk {

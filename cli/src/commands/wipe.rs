@@ -17,7 +17,8 @@ pub(crate) fn run(app: &mut App, yes: bool) -> Result<()> {
         let answer = ask(&format!("Type \"{WORD}\" to destroy the vault in {}: ", app.dir.display()))
             .map_err(|failure| failure.next("Run this in a terminal, or give --yes."))?;
         if answer != WORD {
-            return Err(Failure::new(Exit::NotConfirmed, "nothing was destroyed").next("To destroy the vault, type the word."));
+            return Err(Failure::new(Exit::NotConfirmed, "nothing was destroyed")
+                .next("To destroy the vault, type the word."));
         }
     }
     patiently(|| vault_core::wipe(&app.dir, &mut keys.tpm), VaultError::is_busy)?;

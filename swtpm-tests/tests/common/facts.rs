@@ -33,7 +33,7 @@ pub(crate) struct Secrets {
     pub(crate) k1: [u8; 32],
     pub(crate) k3: [u8; 32],
     pub(crate) s: [u8; 32],
-    /// NV_sec as it is.
+    /// `NV_sec` as it is.
     pub(crate) stored: Vec<u8>,
 }
 
@@ -69,7 +69,7 @@ impl Facts {
         (*secrets.auth.expose_secret(), *secrets.mask.expose_secret())
     }
 
-    /// Reads and unmasks NV_sec.
+    /// Reads and unmasks `NV_sec`.
     pub(crate) fn secrets(&self, tpm: &Wire, text: &str) -> Secrets {
         let (k1, k3) = self.derive(text);
         let stored = self.read_sec(tpm, &k1).unwrap();
@@ -77,7 +77,7 @@ impl Facts {
         Secrets { k1, k3, s, stored }
     }
 
-    /// NV_sec's bytes, for whoever proves this authValue of NV_pin.
+    /// `NV_sec`'s bytes, for whoever proves this authValue of `NV_pin`.
     pub(crate) fn read_sec(&self, tpm: &Wire, k1: &[u8]) -> Result<Vec<u8>, u32> {
         let mut policy = tpm.session(wire::POLICY);
         let read = tpm
@@ -96,7 +96,7 @@ impl Facts {
         object_name(&self.v_public)
     }
 
-    /// Undefines NV_pin and defines one of the same Name that takes the attacker's authValue.
+    /// Undefines `NV_pin` and defines one of the same Name that takes the attacker's authValue.
     pub(crate) fn forge_pin_index(&self, tpm: &Wire, k1: &[u8]) {
         let before = tpm.nv_public(self.pin).unwrap();
         let policies = Policies::new(&self.v_name());
@@ -151,7 +151,7 @@ pub(crate) fn object_name(public: &[u8]) -> Vec<u8> {
     [[0, 0x0b].as_slice(), &sha(&[public])].concat()
 }
 
-/// A wrapped key's TPMT_PUBLIC and private part.
+/// A wrapped key's `TPMT_PUBLIC` and private part.
 pub(crate) fn bytes_of(blob: &KeyBlob) -> (Vec<u8>, Vec<u8>) {
     let value: Value = ciborium::from_reader(blob.0.as_slice()).unwrap();
     let [public, private] = value.into_array().unwrap().try_into().unwrap();

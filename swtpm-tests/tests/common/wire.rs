@@ -75,7 +75,7 @@ pub(crate) struct Session {
 /// How a handle is authorized.
 pub(crate) enum Auth<'a> {
     Password(&'a [u8]),
-    /// An HMAC session, or a policy session with PolicyAuthValue.
+    /// An HMAC session, or a policy session with `PolicyAuthValue`.
     Value(&'a mut Session, &'a [u8]),
     Policy(&'a mut Session),
     /// A policy session that asks for an encrypted response.
@@ -189,7 +189,7 @@ impl Wire {
         })
     }
 
-    /// A loaded object's TPMT_PUBLIC and Name.
+    /// A loaded object's `TPMT_PUBLIC` and Name.
     pub(crate) fn read_public(&self, handle: u32) -> Option<(Vec<u8>, Vec<u8>)> {
         let reply = self.call(cc::READ_PUBLIC, &[handle], &mut [], &[]).ok()?;
         let mut rest = reply.params.as_slice();
@@ -434,7 +434,7 @@ pub(crate) mod key {
         (bytes[1..33].try_into().unwrap(), bytes[33..].try_into().unwrap())
     }
 
-    /// x and y of an ECC TPMT_PUBLIC: its last two TPM2Bs.
+    /// x and y of an ECC `TPMT_PUBLIC`: its last two TPM2Bs.
     pub(crate) fn point(public: &[u8]) -> ([u8; 32], [u8; 32]) {
         let mut rest = &public[8..];
         take(&mut rest);

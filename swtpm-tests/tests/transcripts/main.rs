@@ -2,7 +2,15 @@
 //!
 //! A line `$ passhold …` is a run, lines after `2> ` are its standard error, and `exit N` ends it. After a change
 //! that is meant: `SNAPSHOTS=overwrite cargo test -p swtpm-tests --test transcripts`, then read the diff.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::pedantic
+)]
 
 use std::{fmt::Write as _, fs, path::Path};
 

@@ -3,6 +3,7 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
@@ -36,11 +37,23 @@ CREATE INDEX passkey_by_bucket ON passkey (bucket);
 CREATE TABLE tree (node INTEGER PRIMARY KEY, children BLOB NOT NULL) STRICT;
 CREATE TABLE tries (id INTEGER PRIMARY KEY CHECK (id = 0), wrong INTEGER NOT NULL) STRICT;";
 
+/// The lock on a vault's folder. Unlocked by name: a child that is just being started has a copy of the
+/// descriptor, and would keep the vault busy.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file unlocks it as well.
+        self.0.unlock().ok();
+    }
+}
+
 /// A locked folder without a vault.
 #[derive(Debug)]
 pub struct Vacancy {
     dir: PathBuf,
-    lock: File,
+    lock: Arc<Lock>,
 }
 
 impl Vacancy {
@@ -83,9 +96,9 @@ impl Vacancy {
         // A log that outlived its database would be replayed into the new one.
         remove_database(&path)?;
         fs::rename(&draft, &path).map_err(|source| io_error(&path, source))?;
+        remove_database(&draft)?;
         sync(&self.dir)?;
-        let lock = self.lock.try_clone().map_err(|source| io_error(&self.dir, source))?;
-        Ok(Container { db: connect(&path)?, dir: self.dir.clone(), lock })
+        Ok(Container { db: connect(&path)?, dir: self.dir.clone(), lock: Arc::clone(&self.lock) })
     }
 }
 
@@ -95,7 +108,7 @@ pub struct Container {
     pub(super) db: Connection,
     dir: PathBuf,
     // Held until the container is dropped: one process at a time.
-    lock: File,
+    lock: Arc<Lock>,
 }
 
 impl Container {
@@ -178,7 +191,7 @@ fn sync(dir: &Path) -> Result<(), ContainerError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| io_error(dir, source))
 }
 
-fn lock(dir: &Path) -> Result<File, ContainerError> {
+fn lock(dir: &Path) -> Result<Arc<Lock>, ContainerError> {
     let path = dir.join(LOCK_FILE);
     let failed = |source| io_error(&path, source);
     let mut options = OpenOptions::new();
@@ -195,7 +208,7 @@ fn lock(dir: &Path) -> Result<File, ContainerError> {
     }
     file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
     writeln!(file, "{}", std::process::id()).map_err(failed)?;
-    Ok(file)
+    Ok(Arc::new(Lock(file)))
 }
 
 fn connect(path: &Path) -> Result<Connection, ContainerError> {

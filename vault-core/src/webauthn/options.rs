@@ -268,7 +268,7 @@ mod tests {
         let other_type = |j: &mut Value| j["pubKeyCredParams"] = json!([{"type": "other", "alg": -7}]);
         assert!(matches!(create(other_type), Err(RequestError::NoCommonAlgorithm)));
         let roaming = |j: &mut Value| {
-            j["authenticatorSelection"] = json!({"authenticatorAttachment": "cross-platform"})
+            j["authenticatorSelection"] = json!({"authenticatorAttachment": "cross-platform"});
         };
         assert!(matches!(create(roaming), Err(RequestError::CrossPlatform)));
         let exclude = |j: &mut Value| j["excludeCredentials"] = json!([{"type": "public-key", "id": "!"}]);
