@@ -1,5 +1,5 @@
 //! Whoever listens on the TPM's bus, or sits on it, learns no secret and gains no signature.
-#![allow(clippy::as_conversions, clippy::type_complexity, clippy::pedantic, clippy::print_stdout)]
+#![allow(clippy::type_complexity)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,5 @@
 //! What a stranger reads back from the TPM: every object is exactly what the design's table says.
-#![allow(clippy::as_conversions, clippy::type_complexity, clippy::pedantic, clippy::print_stdout)]
+#![allow(clippy::type_complexity)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

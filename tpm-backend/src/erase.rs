@@ -1,7 +1,7 @@
 //! Wipe: the secret index first, for it alone makes every copy of the container worthless.
 
 use tss_esapi::{interface_types::resource_handles::Provision, structures::Auth};
-use vault_core::keystore::{Anchor, Then};
+use vault_core::keystore::{Anchor, KeyStoreError, Then};
 
 use crate::{
     address::Address,
@@ -23,12 +23,11 @@ pub(crate) fn erase(address: &Address, owner_auth: Option<&Auth>, anchor: &Ancho
 }
 
 fn undefine(link: &mut Link, index: &NvIndex, owned: bool) -> Result<()> {
-    link.prepare(link.hmac, Then::Continue, Encrypt::Response)?;
-    let session = Some(link.hmac);
-    let Some((handle, name)) = read_index(&mut link.ctx, index.index, session)? else { return Ok(()) };
+    let Some((handle, name)) = read_index(&mut link.ctx, index.index)? else { return Ok(()) };
     if name != index.written() && name != index.unwritten() {
-        // Ours is gone, and this is someone else's.
-        return close(&mut link.ctx, handle.into());
+        // Someone else's, or a reply that was changed on the bus: not a wipe that was done.
+        close(&mut link.ctx, handle.into())?;
+        return Err(KeyStoreError::Replaced { what: "an index of the vault" });
     }
     link.prepare(link.hmac, Then::Continue, Encrypt::Nothing)?;
     let hmac = link.hmac;

@@ -252,20 +252,15 @@ pub(crate) fn forged(code: Code) -> Option<KeyStoreError> {
 
 /// Finds an index and holds its Name against what set-up made.
 pub(crate) fn find_index(ctx: &mut Context, index: &NvIndex, what: &'static str) -> Result<NvIndexHandle> {
-    let (handle, name) = read_index(ctx, index.index, None)?.ok_or(KeyStoreError::Erased)?;
+    let (handle, name) = read_index(ctx, index.index)?.ok_or(KeyStoreError::Erased)?;
     if name == index.written() { Ok(handle) } else { Err(KeyStoreError::Replaced { what }) }
 }
 
-/// An index and its Name, if it is defined. In `session` the reply is authenticated: a bit flipped on the bus
-/// must not make our index look like someone else's where that would end the search.
-pub(crate) fn read_index(
-    ctx: &mut Context,
-    index: u32,
-    session: Option<AuthSession>,
-) -> Result<Option<(NvIndexHandle, Vec<u8>)>> {
+/// An index and its Name, if it is defined.
+pub(crate) fn read_index(ctx: &mut Context, index: u32) -> Result<Option<(NvIndexHandle, Vec<u8>)>> {
     let step = "finding an index";
     let handle = NvIndexTpmHandle::new(index).during(step)?;
-    let object = match ctx.execute_with_session(session, |c| c.tr_from_tpm_public(handle.into())) {
+    let object = match ctx.execute_without_session(|c| c.tr_from_tpm_public(handle.into())) {
         Ok(object) => object,
         Err(e) if matches!(code(e), Some(Code::Handle)) => return Ok(None),
         Err(e) => return Err(failed(step, e)),
