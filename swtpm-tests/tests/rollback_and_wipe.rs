@@ -1,6 +1,7 @@
 //! What an old copy of the file is worth, and what is left after a wipe or a set-up that was cut short.
-#![allow(clippy::as_conversions, clippy::type_complexity, clippy::pedantic, clippy::print_stdout)]
 #![allow(
+    clippy::pedantic,
+    clippy::as_conversions,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
