@@ -18,7 +18,10 @@ const RUNS: usize = 21;
 
 fn main() {
     let mut floor = None;
-    println!("{:>10}  {:>12}  {:>12}  ratio", "passkeys", "open + find", "list");
+    println!(
+        "{:>10}  {:>12}  {:>5}  {:>12}  {:>12}",
+        "passkeys", "open + find", "ratio", "list", "open + add"
+    );
     for size in [10, 1_000, 100_000] {
         // In memory: 100,000 durable writes would take as many disk flushes.
         let folder = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -31,8 +34,14 @@ fn main() {
             let store = Container::open(folder.path()).unwrap().unseal(&key()).unwrap();
             assert_eq!(store.accounts().unwrap().len(), size);
         });
+        let add = median(|| {
+            let mut store = Container::open(folder.path()).unwrap().unseal(&key()).unwrap();
+            let mut rng = UnwrapErr(SysRng);
+            store.insert(&account(size, CredentialId::random(&mut rng)), &mut rng).unwrap();
+        });
         let floor = *floor.get_or_insert(find);
-        println!("{size:>10}  {find:>12.2?}  {list:>12.2?}  {:.2}", find.as_secs_f64() / floor.as_secs_f64());
+        let ratio = find.as_secs_f64() / floor.as_secs_f64();
+        println!("{size:>10}  {find:>12.2?}  {ratio:>5.2}  {list:>12.2?}  {add:>12.2?}");
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Store {
     container: Container,
     header: Header,
     sealer: Sealer,
+    /// Whether [`check_pages`] has passed; nobody else writes while the container is locked.
+    pages_checked: bool,
 }
 
 /// A row as it lies in the file.
@@ -36,7 +38,7 @@ enum Change {
 
 impl Store {
     pub(super) fn new(container: Container, header: Header, sealer: Sealer) -> Self {
-        Self { container, header, sealer }
+        Self { container, header, sealer, pages_checked: false }
     }
 
     /// The vault's random id.
@@ -187,6 +189,10 @@ impl Store {
         edit: impl FnOnce(&Connection, &Sealer, &[u8; 16]) -> Result<T, ContainerError>,
     ) -> Result<T, ContainerError> {
         let mut header = self.header.clone();
+        if !self.pages_checked {
+            check_pages(self.db())?;
+            self.pages_checked = true;
+        }
         let tx = self.container.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let result = edit(&tx, &self.sealer, &header.vault_id)?;
         let bucket = bucket_of(tag);
@@ -237,6 +243,13 @@ impl Store {
         let account = ciborium::from_reader(plain.as_slice()).map_err(|_| damaged())?;
         Ok((row.id, account))
     }
+}
+
+/// Whether every page of the file has its place. What is to be written takes pages that `SQLite` believes free, and a
+/// damaged list of those would have it write over passkeys that nothing has read yet.
+fn check_pages(db: &Connection) -> Result<(), ContainerError> {
+    let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found == "ok" { Ok(()) } else { Err(Damage::File.into()) }
 }
 
 impl Row {
