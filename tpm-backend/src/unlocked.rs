@@ -16,8 +16,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     anchor::WrappedKey,
+    connection::Use,
     error::{During, Result, code, failed},
-    link::{Encrypt, Link, ended, forged},
+    link::{Link, forged},
     pin_change,
     templates::{self, GENERATION_AT, MASKED},
     tpm::Tpm,
@@ -71,6 +72,10 @@ impl UnlockedKeys for UnlockedTpm<'_> {
         self.on_link(create_key)
     }
 
+    fn confirm(&mut self) -> Result<()> {
+        self.on_link(Link::try_vault_secret)
+    }
+
     fn sign(&mut self, key: &KeyBlob, digest: &[u8; 32], then: Then) -> Result<Signature> {
         let key = WrappedKey::from_blob(key)?;
         self.on_link(|link| sign(link, key, digest, then))
@@ -82,7 +87,7 @@ impl UnlockedKeys for UnlockedTpm<'_> {
                 link.flush_v()?;
             }
             link.prove_pin(then)?;
-            link.write_secret_index(&generation.to_be_bytes(), GENERATION_AT, Encrypt::Nothing, then)
+            link.write_secret_index(&generation.to_be_bytes(), GENERATION_AT, Use::Authorize, then)
         })?;
         self.generation = generation;
         Ok(())
@@ -139,10 +144,10 @@ pub(crate) fn xor(data: &[u8; 32], mask: &Secret) -> Secret {
 fn create_key(link: &mut Link) -> Result<CreatedKey> {
     let template = templates::account_key(link.place.policies.needs_pin)?;
     let v = link.v()?;
-    link.prepare(link.hmac, Then::Continue, Encrypt::Nothing)?;
+    link.tpm.prepare(link.hmac, Then::Continue, Use::Authorize)?;
     let hmac = link.hmac;
     let made = link
-        .ctx
+        .tpm
         .execute_with_session(Some(hmac), |c| c.create(v, template.clone(), None, None, None, None))
         .map_err(|e| code(e).and_then(forged).unwrap_or_else(|| failed("making a key", e)))?;
     let public = public_key(&made.out_public, &template)?;
@@ -167,25 +172,25 @@ fn public_key(made: &Public, template: &Public) -> Result<PublicKey> {
 
 fn sign(link: &mut Link, key: WrappedKey, digest: &[u8; 32], then: Then) -> Result<Signature> {
     let v = link.v()?;
-    link.prepare(link.hmac, Then::Continue, Encrypt::Nothing)?;
+    link.tpm.prepare(link.hmac, Then::Continue, Use::Authorize)?;
     let hmac = link.hmac;
     let key = link
-        .ctx
+        .tpm
         .execute_with_session(Some(hmac), |c| c.load(v, key.private, key.public))
         .map_err(|e| code(e).and_then(forged).unwrap_or_else(|| failed("loading a key", e)))?;
     link.flush_v()?;
     link.prove_pin(then)?;
     let policy = link.policy_session()?;
-    link.prepare(policy, then, Encrypt::Nothing)?;
+    link.tpm.prepare(policy, then, Use::Authorize)?;
     let digest = Digest::try_from(digest.to_vec()).during("signing")?;
     let scheme = SignatureScheme::EcDsa { hash_scheme: HashScheme::new(HashingAlgorithm::Sha256) };
     let ticket = no_ticket()?;
     let signature = link
-        .ctx
+        .tpm
         .execute_with_session(Some(policy), |c| c.sign(key, digest, scheme, ticket))
         .during("signing")?;
-    ended(&mut link.ctx, policy, then);
-    link.flush(key)?;
+    link.tpm.ended(policy, then);
+    link.tpm.flush(key)?;
     let TpmSignature::EcDsa(signature) = signature else { return Err(KeyStoreError::BadSignature) };
     let (r, s) = (field(signature.signature_r().value()), field(signature.signature_s().value()));
     r.zip(s).and_then(|(r, s)| Signature::from_scalars(r, s).ok()).ok_or(KeyStoreError::BadSignature)

@@ -144,6 +144,10 @@ pub trait UnlockedKeys {
     /// Makes a P-256 key that the device never gives out and uses only with the PIN.
     fn create_key(&mut self) -> Result<CreatedKey, KeyStoreError>;
 
+    /// Holds the secret that the PIN unmasked against the device's own protection, as making and using a key do
+    /// anyway: for changes that do neither.
+    fn confirm(&mut self) -> Result<(), KeyStoreError>;
+
     /// Signs a SHA-256 digest. The caller verifies the signature before it lets it out.
     fn sign(&mut self, key: &KeyBlob, digest: &[u8; 32], then: Then) -> Result<Signature, KeyStoreError>;
 

@@ -142,22 +142,28 @@ impl<'k> Vault<'k> {
         let anchor = self.store.anchor().clone();
         match self.keys.unlock(&anchor, &secrets) {
             Ok(mut keys) => {
-                if self.store.wrong_pins()? != 0 {
-                    self.store.set_wrong_pins(0)?;
-                }
+                remember_wrong_pins(&mut self.store, |_| 0);
                 check_generation(&self.store, keys.as_mut())?;
                 Ok(Unlocked::new(&mut self.store, keys))
             }
-            Err(KeyStoreError::WrongPin) => Err(wrong_pin(&mut self.store)?),
-            Err(e) => Err(e.into()),
+            Err(error) => {
+                if let KeyStoreError::WrongPin = error {
+                    remember_wrong_pins(&mut self.store, |count| count.saturating_add(1));
+                }
+                Err(error.into())
+            }
         }
     }
 }
 
-fn wrong_pin(store: &mut Store) -> Result<UnlockError, UnlockError> {
-    let count = store.wrong_pins()?.saturating_add(1);
-    store.set_wrong_pins(count)?;
-    Ok(UnlockError::WrongPin)
+/// Passhold's own count is a hint for the next prompt. The TPM has decided by now, and a full disk must not hide
+/// what it said.
+fn remember_wrong_pins(store: &mut Store, count: impl FnOnce(u32) -> u32) {
+    let Ok(before) = store.wrong_pins() else { return };
+    let now = count(before);
+    if now != before {
+        store.set_wrong_pins(now).ok();
+    }
 }
 
 /// A file behind the TPM is an old copy. One that is one ahead is a crash between the two, and healed.

@@ -97,6 +97,8 @@ impl<'v> Unlocked<'v> {
 
     /// Deletes a passkey.
     pub fn delete(mut self, id: AccountId) -> Result<(), VaultError> {
+        // Nothing else here uses the vault key, and without it a PIN index that somebody replaced would do.
+        self.keys.confirm()?;
         self.store.remove(id)?;
         Ok(self.keys.commit_generation(self.store.generation(), Then::End)?)
     }
