@@ -109,9 +109,13 @@ impl App {
 
     /// Opens the vault, waiting for another passhold to finish with it.
     pub(crate) fn open<'k>(&self, keys: &'k mut Keys) -> Result<Vault<'k>> {
+        Ok(Vault::open_container(self.container()?, &mut keys.tpm)?)
+    }
+
+    /// The vault's container alone.
+    pub(crate) fn container(&self) -> Result<Container> {
         let busy = |e: &ContainerError| matches!(e, ContainerError::Busy { .. });
-        let container = patiently(|| Container::open(&self.dir), busy)?;
-        Ok(Vault::open_container(container, &mut keys.tpm)?)
+        Ok(patiently(|| Container::open(&self.dir), busy)?)
     }
 
     /// Asks for the PIN, which confirms what was just shown, and runs `operation` once the TPM has

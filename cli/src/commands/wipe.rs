@@ -1,5 +1,5 @@
 use serde_json::json;
-use vault_core::VaultError;
+use vault_core::{VaultError, container::State};
 
 use crate::{
     app::{App, Keys, note, patiently},
@@ -29,6 +29,17 @@ pub(crate) fn run(app: &mut App, yes: bool) -> Result<()> {
 }
 
 fn tell_what_is_lost(app: &App, keys: &mut Keys) -> Result<()> {
+    match app.container()?.state()? {
+        State::Provisioning => {
+            note("its set-up was interrupted: it holds no passkeys");
+            return Ok(());
+        }
+        State::Wiping => {
+            note("a wipe of it was interrupted, and is completed now");
+            return Ok(());
+        }
+        State::Active => {}
+    }
     match app.open(keys).and_then(|vault| Ok(vault.accounts()?)) {
         Ok(accounts) => {
             note(format!("{} passkeys will be lost:", accounts.len()));
