@@ -221,7 +221,7 @@ impl From<KeyStoreError> for Failure {
                 new(Exit::NoTpm, "Use device:/dev/tpmrm0, which several programs can share.".into())
             }
             KeyStoreError::Exhausted { .. } => {
-                new(Exit::NoTpm, "Another program left something loaded. End it, or use device:/dev/tpmrm0.".into())
+                new(Exit::NoTpm, "Another program left something loaded. Try again; if it stays, run \"tpm2_flushcontext -t\" and \"tpm2_flushcontext -l\", or use device:/dev/tpmrm0.".into())
             }
             KeyStoreError::TooOld => new(Exit::NoTpm, "A TPM of specification 1.38 or later is needed.".into()),
             KeyStoreError::KeysGone | KeyStoreError::Erased => new(

@@ -18,7 +18,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    tpm_backend::silence_libtss2();
+    tpm_backend::prepare_process();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(e) if e.use_stderr() && std::env::args().any(|arg| arg == "--json") => {

@@ -57,7 +57,8 @@ impl Address {
         })
     }
 
-    fn device(&self) -> Option<PathBuf> {
+    /// The device, where it is one.
+    pub(crate) fn device(&self) -> Option<PathBuf> {
         match self.text.split_once(':') {
             Some(("device", path)) => Some(path.into()),
             None if self.text == "device" => Some("/dev/tpm0".into()),

@@ -1,37 +1,57 @@
 //! Wipe: the secret index first, for it alone makes every copy of the container worthless.
 
-use tss_esapi::{interface_types::resource_handles::Provision, structures::Auth};
-use vault_core::keystore::{Anchor, KeyStoreError, Then};
+use tss_esapi::{
+    constants::CapabilityType,
+    interface_types::resource_handles::Provision,
+    structures::{Auth, CapabilityData},
+};
+use vault_core::keystore::{KeyStoreError, Then};
 
 use crate::{
-    address::Address,
-    error::{Result, owner},
-    link::{Encrypt, Link, close, read_index},
+    connection::Use,
+    error::{During, Result, owner},
+    link::{Link, read_index},
     policy::NvIndex,
     srk,
 };
 
 /// Undefines the vault's indices. Each is held against the Name that set-up gave it, so that an edited
 /// container cannot turn this against anyone else's.
-pub(crate) fn erase(address: &Address, owner_auth: Option<&Auth>, anchor: &Anchor) -> Result<()> {
-    let mut link = Link::open(address, anchor, owner_auth)?;
-    srk::set_owner_auth(&mut link.ctx, owner_auth)?;
+pub(crate) fn erase(link: &mut Link, owner_auth: Option<&Auth>) -> Result<()> {
+    srk::set_owner_auth(&mut link.tpm, owner_auth)?;
     for index in [link.place.sec.clone(), link.place.pin.clone(), link.place.key.clone()] {
-        undefine(&mut link, &index, owner_auth.is_some())?;
+        if is_defined(link, index.index)? {
+            undefine(link, &index, owner_auth.is_some())?;
+        }
     }
     Ok(())
 }
 
-fn undefine(link: &mut Link, index: &NvIndex, owned: bool) -> Result<()> {
-    let Some((handle, name)) = read_index(&mut link.ctx, index.index)? else { return Ok(()) };
-    if name != index.written() && name != index.unwritten() {
-        // Someone else's, or a reply that was changed on the bus: not a wipe that was done.
-        close(&mut link.ctx, handle.into())?;
-        return Err(KeyStoreError::Replaced { what: "an index of the vault" });
-    }
-    link.prepare(link.hmac, Then::Continue, Encrypt::Nothing)?;
+/// As the TPM itself says: a response code carries no authentication, so a chip on the bus could answer that there
+/// is no such index and leave the secret where it is. The response to an audited command is authenticated.
+fn is_defined(link: &mut Link, index: u32) -> Result<bool> {
+    link.tpm.prepare(link.hmac, Then::Continue, Use::Audit)?;
     let hmac = link.hmac;
-    link.ctx
+    let (capability, _) = link
+        .tpm
+        .execute_with_session(Some(hmac), |c| c.get_capability(CapabilityType::Handles, index, 1))
+        .during("looking for an index")?;
+    let CapabilityData::Handles(handles) = capability else {
+        return Err(KeyStoreError::Malformed { what: "the TPM's list of indices" });
+    };
+    Ok(handles.into_inner().first().is_some_and(|first| u32::from(*first) == index))
+}
+
+fn undefine(link: &mut Link, index: &NvIndex, owned: bool) -> Result<()> {
+    let replaced = KeyStoreError::Replaced { what: "an index of the vault" };
+    let Some((handle, name)) = read_index(&mut link.tpm, index.index)? else { return Err(replaced) };
+    if name != index.written() && name != index.unwritten() {
+        link.tpm.forget(handle.into())?;
+        return Err(replaced);
+    }
+    link.tpm.prepare(link.hmac, Then::Continue, Use::Authorize)?;
+    let hmac = link.hmac;
+    link.tpm
         .execute_with_session(Some(hmac), |c| c.nv_undefine_space(Provision::Owner, handle))
         .map_err(owner(owned, "undefining an index"))
 }

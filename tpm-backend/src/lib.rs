@@ -5,6 +5,7 @@
 
 mod address;
 mod anchor;
+mod connection;
 mod erase;
 mod error;
 mod link;
@@ -20,5 +21,5 @@ mod tpm;
 mod unlocked;
 
 pub use address::{Address, AddressError};
-pub use raw::silence_libtss2;
+pub use raw::prepare_process;
 pub use tpm::Tpm;

@@ -2,16 +2,13 @@
 
 use secrecy::ExposeSecret;
 use tss_esapi::{
-    Context,
-    attributes::SessionAttributesBuilder,
     constants::{SessionType, response_code::Tss2ResponseCodeKind as Code},
-    handles::{KeyHandle, NvIndexHandle, NvIndexTpmHandle, ObjectHandle, SessionHandle},
+    handles::{KeyHandle, NvIndexHandle, NvIndexTpmHandle, ObjectHandle},
     interface_types::{
-        algorithm::HashingAlgorithm,
         resource_handles::NvAuth,
         session_handles::{AuthSession, PolicySession},
     },
-    structures::{Auth, Digest, Nonce, SymmetricDefinition},
+    structures::{Auth, Digest, Nonce},
 };
 use vault_core::{
     Secret,
@@ -21,16 +18,15 @@ use vault_core::{
 use zeroize::Zeroizing;
 
 use crate::{
-    address::Address,
     anchor::Place,
+    connection::{Connection, Route, Use},
     error::{During, Result, code, failed},
     policy::NvIndex,
     srk,
 };
 
-/// Dropping it flushes whatever it still holds in the TPM (tss-esapi's `Context` does).
 pub(crate) struct Link {
-    pub(crate) ctx: Context,
+    pub(crate) tpm: Connection,
     pub(crate) place: Place,
     anchor: Anchor,
     /// Salted with V and unbound: proves and carries secrets.
@@ -46,19 +42,10 @@ impl Drop for Link {
         // libtss2 frees its copies of authValues without wiping them.
         let handles = [self.pin.map(ObjectHandle::from), self.v.map(ObjectHandle::from)];
         for handle in handles.into_iter().flatten() {
-            if let Ok(blank) = Auth::try_from(vec![0xff; 32]) {
-                self.ctx.tr_set_auth(handle, blank).ok();
-            }
+            // It refuses a handle that it has already forgotten.
+            self.set_auth(handle, &[0xff; 32], "forgetting a secret").ok();
         }
     }
-}
-
-/// Which parameters of the next command a session encrypts. Only first parameters can be (Part 1 §21).
-#[derive(Clone, Copy)]
-pub(crate) enum Encrypt {
-    Nothing,
-    Command,
-    Response,
 }
 
 impl Link {
@@ -67,21 +54,22 @@ impl Link {
     /// The session's salt is encrypted to V, whose public area comes from the container. It must not be
     /// encrypted to the SRK: libtss2 takes a persistent key's public area from an unauthenticated
     /// `TPM2_ReadPublic` and never holds it against the Name, so a chip on the bus could put in its own.
-    pub(crate) fn open(address: &Address, anchor: &Anchor, owner: Option<&Auth>) -> Result<Self> {
+    pub(crate) fn open(route: &Route, anchor: &Anchor, owner: Option<&Auth>) -> Result<Self> {
         let place = Place::from_anchor(anchor)?;
-        let mut ctx = address.connect()?;
-        let srk = srk::find(&mut ctx, &place.srk_name, owner)?;
+        let mut tpm = route.connect()?;
+        let srk = srk::find(&mut tpm, &place.srk_name, owner)?;
         let (public, private) = (place.v.public.clone(), place.v.private.clone());
         // The SRK's authorization is empty and the blob is wrapped: nothing to hide, so no session.
-        let v = ctx
+        let v = tpm
             .execute_with_session(Some(AuthSession::Password), |c| c.load(srk, private, public))
             .map_err(|e| match code(e) {
                 Some(Code::Integrity) => KeyStoreError::Replaced { what: "the vault key" },
                 _ => failed("loading the vault key", e),
             })?;
-        let hmac = start_session(&mut ctx, v, SessionType::Hmac)?;
+        tpm.hold(v);
+        let hmac = tpm.start_session(v, SessionType::Hmac)?;
         let anchor = anchor.clone();
-        Ok(Self { ctx, place, anchor, hmac, v: Some(v), policy: None, pin: None, sec: None })
+        Ok(Self { tpm, place, anchor, hmac, v: Some(v), policy: None, pin: None, sec: None })
     }
 
     pub(crate) fn is_for(&self, anchor: &Anchor) -> bool {
@@ -89,14 +77,17 @@ impl Link {
     }
 
     pub(crate) fn container_key(&mut self) -> Result<ContainerKey> {
-        let key = find_index(&mut self.ctx, &self.place.key, "the container key's index")?;
-        self.prepare(self.hmac, Then::Continue, Encrypt::Response)?;
+        let key = find_index(&mut self.tpm, &self.place.key, "the container key's index")?;
+        self.tpm.prepare(self.hmac, Then::Continue, Use::EncryptResponse)?;
         let size = self.place.key.size;
         let data = self
-            .ctx
+            .tpm
             .execute_with_session(Some(self.hmac), |c| c.nv_read(NvAuth::NvIndex(key), key, size, 0))
             .during("reading the container key")?;
-        close(&mut self.ctx, key.into())?;
+        self.tpm.forget(key.into())?;
+        // libtss2 decrypts a response in the buffer that received it, and keeps the buffer. The next response writes over
+        // it: that of the PIN index, which an unlock asks for anyway.
+        self.pin_index()?;
         let data: &[u8; 32] = data
             .value()
             .try_into()
@@ -130,16 +121,16 @@ impl Link {
     pub(crate) fn try_vault_secret(&mut self) -> Result<()> {
         let (v, policy) = (self.v()?, self.policy()?);
         self.policy_secret(v.into(), Then::Continue, "using the vault key", forged)?;
-        self.ctx.execute_without_session(|c| c.policy_restart(policy)).during("restarting a policy")
+        self.tpm.execute_without_session(|c| c.policy_restart(policy)).during("restarting a policy")
     }
 
     /// Reads `NV_sec`; the PIN was proven.
     pub(crate) fn read_secret_index(&mut self) -> Result<Zeroizing<Vec<u8>>> {
         let (sec, policy) = (self.sec_index()?, self.policy_session()?);
-        self.prepare(policy, Then::Continue, Encrypt::Response)?;
+        self.tpm.prepare(policy, Then::Continue, Use::EncryptResponse)?;
         let size = self.place.sec.size;
         let data = self
-            .ctx
+            .tpm
             .execute_with_session(Some(policy), |c| c.nv_read(NvAuth::NvIndex(sec), sec, size, 0))
             .during("reading the secret index")?;
         Ok(Zeroizing::new(data.value().to_vec()))
@@ -150,16 +141,16 @@ impl Link {
         &mut self,
         data: &[u8],
         offset: u16,
-        encrypt: Encrypt,
+        does: Use,
         then: Then,
     ) -> Result<()> {
         let (sec, policy) = (self.sec_index()?, self.policy_session()?);
-        self.prepare(policy, then, encrypt)?;
+        self.tpm.prepare(policy, then, does)?;
         let data = data.to_vec().try_into().during("writing the secret index")?;
-        self.ctx
+        self.tpm
             .execute_with_session(Some(policy), |c| c.nv_write(NvAuth::NvIndex(sec), sec, data, offset))
             .during("writing the secret index")?;
-        ended(&mut self.ctx, policy, then);
+        self.tpm.ended(policy, then);
         Ok(())
     }
 
@@ -175,22 +166,13 @@ impl Link {
     /// V is not needed any more in this operation.
     pub(crate) fn flush_v(&mut self) -> Result<()> {
         match self.v.take() {
-            Some(v) => self.flush(v),
+            Some(v) => self.tpm.flush(v),
             None => Ok(()),
         }
     }
 
-    pub(crate) fn flush(&mut self, key: KeyHandle) -> Result<()> {
-        self.ctx.flush_context(key.into()).during("flushing a key")
-    }
-
     pub(crate) fn policy_session(&mut self) -> Result<AuthSession> {
         self.policy().map(AuthSession::PolicySession)
-    }
-
-    /// Sets what the session does in the next command. The last command of an operation ends it.
-    pub(crate) fn prepare(&mut self, session: AuthSession, then: Then, encrypt: Encrypt) -> Result<()> {
-        prepare(&mut self.ctx, session, then, encrypt)
     }
 
     fn policy(&mut self) -> Result<PolicySession> {
@@ -198,7 +180,7 @@ impl Link {
             return Ok(policy);
         }
         let v = self.v()?;
-        let session = start_session(&mut self.ctx, v, SessionType::Policy)?;
+        let session = self.tpm.start_session(v, SessionType::Policy)?;
         let policy = PolicySession::try_from(session).during("starting a session")?;
         Ok(*self.policy.insert(policy))
     }
@@ -211,14 +193,14 @@ impl Link {
         refused: impl Fn(Code) -> Option<KeyStoreError>,
     ) -> Result<()> {
         let policy = self.policy()?;
-        self.prepare(self.hmac, then, Encrypt::Nothing)?;
+        self.tpm.prepare(self.hmac, then, Use::Authorize)?;
         let (nonce, cp_hash, policy_ref) = (Nonce::default(), Digest::default(), Nonce::default());
-        self.ctx
+        self.tpm
             .execute_with_session(Some(self.hmac), |c| {
                 c.policy_secret(policy, entity.into(), nonce, cp_hash, policy_ref, None)
             })
             .map_err(|e| code(e).and_then(refused).unwrap_or_else(|| failed(step, e)))?;
-        ended(&mut self.ctx, self.hmac, then);
+        self.tpm.ended(self.hmac, then);
         Ok(())
     }
 
@@ -226,7 +208,7 @@ impl Link {
         if let Some(pin) = self.pin {
             return Ok(pin);
         }
-        let pin = find_index(&mut self.ctx, &self.place.pin, "the PIN index")?;
+        let pin = find_index(&mut self.tpm, &self.place.pin, "the PIN index")?;
         Ok(*self.pin.insert(pin))
     }
 
@@ -234,13 +216,13 @@ impl Link {
         if let Some(sec) = self.sec {
             return Ok(sec);
         }
-        let sec = find_index(&mut self.ctx, &self.place.sec, "the secret index")?;
+        let sec = find_index(&mut self.tpm, &self.place.sec, "the secret index")?;
         Ok(*self.sec.insert(sec))
     }
 
     fn set_auth(&mut self, handle: ObjectHandle, auth: &[u8], step: &'static str) -> Result<()> {
         let auth = Auth::try_from(auth.to_vec()).during(step)?;
-        self.ctx.tr_set_auth(handle, auth).during(step)
+        self.tpm.tr_set_auth(handle, auth).during(step)
     }
 }
 
@@ -251,54 +233,20 @@ pub(crate) fn forged(code: Code) -> Option<KeyStoreError> {
 }
 
 /// Finds an index and holds its Name against what set-up made.
-pub(crate) fn find_index(ctx: &mut Context, index: &NvIndex, what: &'static str) -> Result<NvIndexHandle> {
-    let (handle, name) = read_index(ctx, index.index)?.ok_or(KeyStoreError::Erased)?;
+pub(crate) fn find_index(tpm: &mut Connection, index: &NvIndex, what: &'static str) -> Result<NvIndexHandle> {
+    let (handle, name) = read_index(tpm, index.index)?.ok_or(KeyStoreError::Erased)?;
     if name == index.written() { Ok(handle) } else { Err(KeyStoreError::Replaced { what }) }
 }
 
 /// An index and its Name, if it is defined.
-pub(crate) fn read_index(ctx: &mut Context, index: u32) -> Result<Option<(NvIndexHandle, Vec<u8>)>> {
+pub(crate) fn read_index(tpm: &mut Connection, index: u32) -> Result<Option<(NvIndexHandle, Vec<u8>)>> {
     let step = "finding an index";
     let handle = NvIndexTpmHandle::new(index).during(step)?;
-    let object = match ctx.execute_without_session(|c| c.tr_from_tpm_public(handle.into())) {
+    let object = match tpm.execute_without_session(|c| c.tr_from_tpm_public(handle.into())) {
         Ok(object) => object,
         Err(e) if matches!(code(e), Some(Code::Handle)) => return Ok(None),
         Err(e) => return Err(failed(step, e)),
     };
-    let name = ctx.tr_get_name(object).during(step)?;
+    let name = tpm.tr_get_name(object).during(step)?;
     Ok(Some((object.into(), name.value().to_vec())))
-}
-
-/// Forgets a handle that stays in the TPM.
-pub(crate) fn close(ctx: &mut Context, handle: ObjectHandle) -> Result<()> {
-    let mut handle = handle;
-    ctx.tr_close(&mut handle).during("closing a handle")
-}
-
-pub(crate) fn start_session(ctx: &mut Context, salt: KeyHandle, kind: SessionType) -> Result<AuthSession> {
-    let step = "starting a session";
-    let (cipher, hash) = (SymmetricDefinition::AES_128_CFB, HashingAlgorithm::Sha256);
-    let session = ctx
-        .execute_without_session(|c| c.start_auth_session(Some(salt), None, None, kind, cipher, hash))
-        .during(step)?
-        .ok_or(KeyStoreError::Malformed { what: "a session handle" })?;
-    prepare(ctx, session, Then::Continue, Encrypt::Nothing)?;
-    Ok(session)
-}
-
-pub(crate) fn prepare(ctx: &mut Context, session: AuthSession, then: Then, encrypt: Encrypt) -> Result<()> {
-    let (attributes, mask) = SessionAttributesBuilder::new()
-        .with_continue_session(then == Then::Continue)
-        .with_decrypt(matches!(encrypt, Encrypt::Command))
-        .with_encrypt(matches!(encrypt, Encrypt::Response))
-        .build();
-    ctx.tr_sess_set_attributes(session, attributes, mask).during("preparing a session")
-}
-
-/// After a command that ended its session. tss-esapi would flush it once more; closing the handle makes it
-/// forget, and its complaint that this one wanted flushing is beside the point.
-pub(crate) fn ended(ctx: &mut Context, session: AuthSession, then: Then) {
-    if then == Then::End {
-        ctx.tr_close(&mut SessionHandle::from(session).into()).ok();
-    }
 }

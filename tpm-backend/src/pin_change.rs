@@ -10,8 +10,9 @@ use vault_core::{
 };
 
 use crate::{
+    connection::Use,
     error::Result,
-    link::{Encrypt, Link},
+    link::Link,
     raw,
     unlocked::{CHANGING, UnlockedTpm, secret_index, xor},
 };
@@ -24,11 +25,11 @@ pub(crate) fn change(unlocked: &mut UnlockedTpm<'_>, new: &PinSecrets) -> Result
     };
     unlocked.tpm.on_link(&unlocked.anchor, |link| {
         link.prove_pin(Then::Continue)?;
-        link.write_secret_index(&both, 0, Encrypt::Command, Then::Continue)
+        link.write_secret_index(&both, 0, Use::EncryptCommand, Then::Continue)
     })?;
     // tss-esapi 7.7 lacks NV_ChangeAuth, and a TPM without resource manager has one client at a time.
     unlocked.tpm.close();
-    unlocked.tpm.guarded(|tpm| raw::change_pin_auth(&tpm.address, &unlocked.anchor, secret, &new.auth))?;
+    unlocked.tpm.guarded(|tpm| raw::change_pin_auth(&tpm.route, &unlocked.anchor, secret, &new.auth))?;
     unlocked.tpm.on_link(&unlocked.anchor, |link| {
         link.set_pin(&new.auth)?;
         link.policy_session()?;
@@ -51,7 +52,7 @@ pub(crate) fn write_settled(
     then: Then,
 ) -> Result<()> {
     let data = secret_index(&masked(secret, mask), &random()?, generation);
-    link.write_secret_index(&data, 0, Encrypt::Command, then)
+    link.write_secret_index(&data, 0, Use::EncryptCommand, then)
 }
 
 pub(crate) fn masked(secret: &Secret, mask: &Secret) -> Secret {

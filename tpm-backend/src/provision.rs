@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use secrecy::ExposeSecret;
 use tss_esapi::{
-    Context,
     constants::{CapabilityType, CommandCode, SessionType},
     handles::NvIndexHandle,
     interface_types::{
@@ -21,10 +20,10 @@ use vault_core::{
 };
 
 use crate::{
-    address::Address,
     anchor::{Place, WrappedKey},
+    connection::{Connection, Route, Use},
     error::{During, Result, owner},
-    link::{Encrypt, Link, close, ended, find_index, prepare, start_session},
+    link::{Link, find_index},
     pin_change::{random, write_settled},
     policy::NvIndex,
     srk, status, templates,
@@ -34,35 +33,35 @@ use crate::{
 const OWNER_INDICES: std::ops::Range<u32> = 0x0180_0000..0x01c0_0000;
 
 pub(crate) fn provision(
-    address: &Address,
+    route: &Route,
     owner_auth: Option<&Auth>,
     pin: &PinSecrets,
     key: &ContainerKey,
     record: &mut RecordAnchor<'_>,
 ) -> Result<Provisioned> {
-    let mut ctx = address.connect()?;
-    let about = status::describe(&mut ctx)?;
+    let mut tpm = route.connect()?;
+    let about = status::describe(&mut tpm)?;
     if !about.counts_pins {
         return Err(KeyStoreError::TooOld);
     }
     let secret = vault_secret()?;
-    let place = make_vault_key(&mut ctx, owner_auth, &secret)?;
+    let place = make_vault_key(&mut tpm, owner_auth, &secret)?;
     let anchor = place.to_anchor()?;
     record(&anchor).map_err(KeyStoreError::NotRecorded)?;
-    drop(ctx);
+    drop(tpm);
 
     // From here on as later: over sessions salted with V.
-    let mut link = Link::open(address, &anchor, owner_auth)?;
-    srk::set_owner_auth(&mut link.ctx, owner_auth)?;
+    let mut link = Link::open(route, &anchor, owner_auth)?;
+    srk::set_owner_auth(&mut link.tpm, owner_auth)?;
     let limit = [0_u32.to_be_bytes(), PIN_LIMIT.to_be_bytes()].concat();
     let define = |link: &mut Link, index: fn(&Place) -> &NvIndex, auth| {
         define(link, index, auth)?.map_err(owner(owner_auth.is_some(), "defining an index"))
     };
     let key_index = define(&mut link, |p| &p.key, None)?;
-    write_once(&mut link, key_index, key.expose_secret(), Branch::Only, Encrypt::Command)?;
-    close(&mut link.ctx, key_index.into())?;
+    write_once(&mut link, key_index, key.expose_secret(), Branch::Only, Use::EncryptCommand)?;
+    link.tpm.forget(key_index.into())?;
     let pin_index = define(&mut link, |p| &p.pin, Some(&pin.auth))?;
-    write_once(&mut link, pin_index, &limit, Branch::OneOfThree, Encrypt::Nothing)?;
+    write_once(&mut link, pin_index, &limit, Branch::OneOfThree, Use::Authorize)?;
     let sec_index = define(&mut link, |p| &p.sec, None)?;
     link.adopt(pin_index, sec_index);
     link.set_pin(&pin.auth)?;
@@ -78,8 +77,8 @@ fn check_names(link: &mut Link) -> Result<()> {
     for (index, what) in
         [(key, "the container key's index"), (pin, "the PIN index"), (sec, "the secret index")]
     {
-        let handle = find_index(&mut link.ctx, index, what)?;
-        close(&mut link.ctx, handle.into())?;
+        let handle = find_index(&mut link.tpm, index, what)?;
+        link.tpm.forget(handle.into())?;
     }
     Ok(())
 }
@@ -93,27 +92,27 @@ fn vault_secret() -> Result<Secret> {
     }))
 }
 
-fn make_vault_key(ctx: &mut Context, owner_auth: Option<&Auth>, secret: &Secret) -> Result<Place> {
-    let (srk, srk_name) = srk::find_or_make(ctx, owner_auth)?;
-    let session = start_session(ctx, srk, SessionType::Hmac)?;
-    prepare(ctx, session, Then::End, Encrypt::Command)?;
+fn make_vault_key(tpm: &mut Connection, owner_auth: Option<&Auth>, secret: &Secret) -> Result<Place> {
+    let (srk, srk_name) = srk::find_or_make(tpm, owner_auth)?;
+    let session = tpm.start_session(srk, SessionType::Hmac)?;
+    tpm.prepare(session, Then::End, Use::EncryptCommand)?;
     let (template, auth) = (templates::vault_key()?, Auth::try_from(secret.expose_secret().to_vec()));
     let auth = auth.during("making the vault key")?;
-    let made = ctx
+    let made = tpm
         .execute_with_session(Some(session), |c| c.create(srk, template, Some(auth), None, None, None))
         .during("making the vault key")?;
-    ended(ctx, session, Then::End);
+    tpm.ended(session, Then::End);
     let v = WrappedKey { public: made.out_public, private: made.out_private };
-    Place::new(srk_name, v, free_indices(ctx)?)
+    Place::new(srk_name, v, free_indices(tpm)?)
 }
 
 /// Three indices that nothing uses, at a random place so that two set-ups hardly meet.
-fn free_indices(ctx: &mut Context) -> Result<[u32; 3]> {
+fn free_indices(tpm: &mut Connection) -> Result<[u32; 3]> {
     let step = "looking for free indices";
     let mut used = HashSet::new();
     let mut from = OWNER_INDICES.start;
     loop {
-        let (capability, more) = ctx
+        let (capability, more) = tpm
             .execute_without_session(|c| c.get_capability(CapabilityType::Handles, from, 64))
             .during(step)?;
         let CapabilityData::Handles(handles) = capability else { break };
@@ -147,9 +146,9 @@ fn define(
         Some(auth) => Some(Auth::try_from(auth.expose_secret().to_vec()).during("defining an index")?),
         None => None,
     };
-    link.prepare(link.hmac, Then::Continue, Encrypt::Command)?;
+    link.tpm.prepare(link.hmac, Then::Continue, Use::EncryptCommand)?;
     let hmac = link.hmac;
-    Ok(link.ctx.execute_with_session(Some(hmac), |c| c.nv_define_space(Provision::Owner, auth, public)))
+    Ok(link.tpm.execute_with_session(Some(hmac), |c| c.nv_define_space(Provision::Owner, auth, public)))
 }
 
 /// Whether an index's policy is [`crate::policy::Policies::write_once`] alone or with others.
@@ -160,13 +159,7 @@ enum Branch {
 }
 
 /// The first write of an index, which its policy allows without any secret.
-fn write_once(
-    link: &mut Link,
-    index: NvIndexHandle,
-    data: &[u8],
-    branch: Branch,
-    encrypt: Encrypt,
-) -> Result<()> {
+fn write_once(link: &mut Link, index: NvIndexHandle, data: &[u8], branch: Branch, does: Use) -> Result<()> {
     let step = "writing an index";
     let session = link.policy_session()?;
     let policy = PolicySession::try_from(session).during(step)?;
@@ -176,16 +169,16 @@ fn write_once(
     }
     let data = MaxNvBuffer::try_from(data.to_vec()).during(step)?;
     let satisfy = || {
-        link.ctx.policy_command_code(policy, CommandCode::NvWrite)?;
-        link.ctx.policy_nv_written(policy, false)?;
+        link.tpm.policy_command_code(policy, CommandCode::NvWrite)?;
+        link.tpm.policy_nv_written(policy, false)?;
         match branch {
             Branch::Only => Ok(()),
-            Branch::OneOfThree => link.ctx.policy_or(policy, branches),
+            Branch::OneOfThree => link.tpm.policy_or(policy, branches),
         }
     };
     satisfy().during(step)?;
-    link.prepare(session, Then::Continue, encrypt)?;
-    link.ctx
+    link.tpm.prepare(session, Then::Continue, does)?;
+    link.tpm
         .execute_with_session(Some(session), |c| c.nv_write(NvAuth::NvIndex(index), index, data, 0))
         .during(step)
 }

@@ -29,28 +29,30 @@ use vault_core::{
 use zeroize::Zeroize;
 
 use crate::{
-    address::Address,
     anchor::{Place, WrappedKey},
+    connection::{Leftovers, Route},
     error::Result,
     policy::{Name, cc},
     srk,
 };
 
-/// Keeps libtss2 from writing its own messages to stderr. Call it first thing in `main`.
-pub fn silence_libtss2() {
+/// Makes libtss2 fit for a program that handles a PIN: no messages of its own on stderr, and nothing readable in what
+/// it frees. It does not wipe its copies of authValues and decrypted parameters, so glibc is told to overwrite
+/// all memory that is freed. Call it first thing in `main`.
+pub fn prepare_process() {
+    // SAFETY: no pointers; this only changes what `free` does from now on. It fails for unknown options alone.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_PERTURB, 0x5a);
+    }
     // SAFETY: the caller has started no other thread that could read the environment meanwhile.
     unsafe { std::env::set_var("TSS2_LOG", "all+NONE") };
 }
 
 /// `TPM2_NV_ChangeAuth` of the PIN index, through branch C of its policy: whoever knows S may set a new PIN.
-pub(crate) fn change_pin_auth(
-    address: &Address,
-    anchor: &Anchor,
-    secret: &Secret,
-    auth: &Secret,
-) -> Result<()> {
+pub(crate) fn change_pin_auth(route: &Route, anchor: &Anchor, secret: &Secret, auth: &Secret) -> Result<()> {
     let place = Place::from_anchor(anchor)?;
-    let mut esys = Esys::open(address)?;
+    let mut esys = Esys::open(route)?;
     let srk = esys.find(srk::HANDLE, &place.srk_name, "the storage root key")?;
     let pin = esys.find(place.pin.index, &place.pin.written(), "the PIN index")?;
     let v = esys.load(srk, &place.v)?;
@@ -69,13 +71,16 @@ struct Esys {
     tcti: *mut TSS2_TCTI_CONTEXT,
     /// Loaded objects and sessions, flushed on drop.
     loaded: Vec<ESYS_TR>,
+    leftovers: Leftovers,
 }
 
 impl Drop for Esys {
     fn drop(&mut self) {
         for &handle in &self.loaded {
-            // SAFETY: the context is open. A handle that is gone is refused by libtss2, which is as well.
-            unsafe { Esys_FlushContext(self.context, handle) };
+            // SAFETY: the context is open, and the handle is one of its own.
+            if unsafe { Esys_FlushContext(self.context, handle) } != 0 {
+                self.leftovers.suspect();
+            }
         }
         // SAFETY: both were made by `open`, are not used after, and null pointers are accepted.
         unsafe {
@@ -86,9 +91,14 @@ impl Drop for Esys {
 }
 
 impl Esys {
-    fn open(address: &Address) -> Result<Self> {
-        let conf = CString::new(address.as_str()).map_err(|e| failed("connecting", e))?;
-        let mut this = Self { context: null_mut(), tcti: null_mut(), loaded: Vec::new() };
+    fn open(route: &Route) -> Result<Self> {
+        let conf = CString::new(route.address.as_str()).map_err(|e| failed("connecting", e))?;
+        let mut this = Self {
+            context: null_mut(),
+            tcti: null_mut(),
+            loaded: Vec::new(),
+            leftovers: route.leftovers.clone(),
+        };
         // SAFETY: `conf` is NUL-terminated and outlives the call; the pointers are ours to be filled.
         check("connecting", unsafe { Tss2_TctiLdr_Initialize(conf.as_ptr(), &raw mut this.tcti) })?;
         // SAFETY: the TCTI context was just made; a null ABI version is allowed.

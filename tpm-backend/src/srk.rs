@@ -1,7 +1,6 @@
 //! The storage root key: found, made, or proven to be another TPM's.
 
 use tss_esapi::{
-    Context,
     attributes::ObjectAttributes,
     constants::response_code::Tss2ResponseCodeKind as Code,
     handles::{KeyHandle, ObjectHandle, PersistentTpmHandle},
@@ -21,6 +20,7 @@ use tss_esapi::{
 use vault_core::keystore::KeyStoreError;
 
 use crate::{
+    connection::Connection,
     error::{During, Result, code, failed, owner},
     policy::{Name, object_name},
     templates::{self, SRK_ATTRIBUTES},
@@ -31,41 +31,41 @@ pub(crate) const HANDLE: u32 = 0x8100_0001;
 
 /// Finds the SRK that a vault was made under. If something else is there, or nothing, derives the SRK anew
 /// from the TPM's seed: the same Name puts it back where it was, another Name proves that the keys are gone.
-pub(crate) fn find(ctx: &mut Context, name: &Name, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
-    let found = persistent(ctx)?;
+pub(crate) fn find(tpm: &mut Connection, name: &Name, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
+    let found = persistent(tpm)?;
     if let Some(srk) = found
-        && ctx.tr_get_name(srk.into()).during("finding the SRK")?.value() == name.as_slice()
+        && tpm.tr_get_name(srk.into()).during("finding the SRK")?.value() == name.as_slice()
     {
         return Ok(srk);
     }
-    let derived = derive(ctx, name, owner_auth)?.ok_or(KeyStoreError::KeysGone)?;
+    let derived = derive(tpm, name, owner_auth)?.ok_or(KeyStoreError::KeysGone)?;
     if found.is_some() {
-        ctx.flush_context(derived.into()).during("flushing a key")?;
+        tpm.flush(derived)?;
         return Err(KeyStoreError::ForeignSrk {
             why: "this TPM's own SRK, under which the vault was made, was moved away",
         });
     }
-    persist(ctx, derived, owner_auth)
+    persist(tpm, derived, owner_auth)
 }
 
 /// Finds the SRK for a new vault, or makes it. Returns its Name too.
-pub(crate) fn find_or_make(ctx: &mut Context, owner_auth: Option<&Auth>) -> Result<(KeyHandle, Name)> {
-    let srk = if let Some(srk) = persistent(ctx)? {
+pub(crate) fn find_or_make(tpm: &mut Connection, owner_auth: Option<&Auth>) -> Result<(KeyHandle, Name)> {
+    let srk = if let Some(srk) = persistent(tpm)? {
         srk
     } else {
-        let made = create(ctx, templates::srk()?, owner_auth)?;
-        persist(ctx, made, owner_auth)?
+        let made = create(tpm, templates::srk()?, owner_auth)?;
+        persist(tpm, made, owner_auth)?
     };
-    let (public, _, _) = ctx.execute_without_session(|c| c.read_public(srk)).during("reading the SRK")?;
+    let (public, _, _) = tpm.execute_without_session(|c| c.read_public(srk)).during("reading the SRK")?;
     match unfit(&public) {
         Some(why) => Err(KeyStoreError::ForeignSrk { why }),
         None => Ok((srk, object_name(&public)?)),
     }
 }
 
-fn persistent(ctx: &mut Context) -> Result<Option<KeyHandle>> {
+fn persistent(tpm: &mut Connection) -> Result<Option<KeyHandle>> {
     let handle = PersistentTpmHandle::new(HANDLE).during("finding the SRK")?;
-    match ctx.execute_without_session(|c| c.tr_from_tpm_public(handle.into())) {
+    match tpm.execute_without_session(|c| c.tr_from_tpm_public(handle.into())) {
         Ok(object) => Ok(Some(object.into())),
         Err(e) if matches!(code(e), Some(Code::Handle | Code::Value)) => Ok(None),
         Err(e) => Err(failed("finding the SRK", e)),
@@ -73,40 +73,41 @@ fn persistent(ctx: &mut Context) -> Result<Option<KeyHandle>> {
 }
 
 /// The key that this TPM's seed makes of one of the templates, if one has this Name.
-fn derive(ctx: &mut Context, name: &Name, owner_auth: Option<&Auth>) -> Result<Option<KeyHandle>> {
+fn derive(tpm: &mut Connection, name: &Name, owner_auth: Option<&Auth>) -> Result<Option<KeyHandle>> {
     for template in [templates::srk()?, rsa_template()?] {
-        let key = create(ctx, template, owner_auth)?;
-        if ctx.tr_get_name(key.into()).during("deriving the SRK")?.value() == name.as_slice() {
+        let key = create(tpm, template, owner_auth)?;
+        if tpm.tr_get_name(key.into()).during("deriving the SRK")?.value() == name.as_slice() {
             return Ok(Some(key));
         }
-        ctx.flush_context(key.into()).during("flushing a key")?;
+        tpm.flush(key)?;
     }
     Ok(None)
 }
 
-fn create(ctx: &mut Context, template: Public, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
-    set_owner_auth(ctx, owner_auth)?;
-    ctx.execute_with_session(Some(AuthSession::Password), |c| {
-        c.create_primary(Hierarchy::Owner, template, None, None, None, None)
-    })
-    .map(|made| made.key_handle)
-    .map_err(owner(owner_auth.is_some(), "making the SRK"))
+fn create(tpm: &mut Connection, template: Public, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
+    set_owner_auth(tpm, owner_auth)?;
+    let made = tpm
+        .execute_with_session(Some(AuthSession::Password), |c| {
+            c.create_primary(Hierarchy::Owner, template, None, None, None, None)
+        })
+        .map_err(owner(owner_auth.is_some(), "making the SRK"))?;
+    Ok(tpm.hold(made.key_handle))
 }
 
-fn persist(ctx: &mut Context, key: KeyHandle, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
+fn persist(tpm: &mut Connection, key: KeyHandle, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
     let handle = PersistentTpmHandle::new(HANDLE).during("persisting the SRK")?;
-    let persisted = ctx
+    let persisted = tpm
         .execute_with_session(Some(AuthSession::Password), |c| {
             c.evict_control(Provision::Owner, key.into(), Persistent::Persistent(handle))
         })
         .map_err(owner(owner_auth.is_some(), "persisting the SRK"))?;
-    ctx.flush_context(key.into()).during("flushing a key")?;
+    tpm.flush(key)?;
     Ok(KeyHandle::from(persisted))
 }
 
-pub(crate) fn set_owner_auth(ctx: &mut Context, owner_auth: Option<&Auth>) -> Result<()> {
+pub(crate) fn set_owner_auth(tpm: &mut Connection, owner_auth: Option<&Auth>) -> Result<()> {
     let Some(auth) = owner_auth else { return Ok(()) };
-    ctx.tr_set_auth(ObjectHandle::Owner, auth.clone()).during("setting the owner authorization")
+    tpm.tr_set_auth(ObjectHandle::Owner, auth.clone()).during("setting the owner authorization")
 }
 
 /// Why a key cannot be a storage root key by the TCG's templates (EK Credential Profile §B.3.3, §B.3.4

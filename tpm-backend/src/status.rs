@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tss_esapi::{
-    Context,
     constants::{CapabilityType, PropertyTag, response_code::Tss2ResponseCodeKind as Code},
     interface_types::{resource_handles::NvAuth, session_handles::AuthSession},
     structures::{Auth, CapabilityData},
@@ -11,10 +10,10 @@ use tss_esapi::{
 use vault_core::keystore::{Anchor, KeyStoreError, Lockout, TpmKind, TpmStatus, WrongPins};
 
 use crate::{
-    address::Address,
     anchor::Place,
+    connection::{Connection, Route},
     error::{During, Result, code, failed},
-    link::{close, find_index},
+    link::find_index,
     srk,
 };
 
@@ -27,22 +26,18 @@ pub(crate) struct About {
     pub(crate) counts_pins: bool,
 }
 
-pub(crate) fn status(
-    address: &Address,
-    owner_auth: Option<&Auth>,
-    anchor: Option<&Anchor>,
-) -> Result<TpmStatus> {
-    let mut ctx = address.connect()?;
-    let About { kind, model, lockout, .. } = describe(&mut ctx)?;
+pub(crate) fn status(route: &Route, owner_auth: Option<&Auth>, anchor: Option<&Anchor>) -> Result<TpmStatus> {
+    let mut tpm = route.connect()?;
+    let About { kind, model, lockout, .. } = describe(&mut tpm)?;
     let wrong_pins = match anchor {
-        Some(anchor) => wrong_pins(&mut ctx, owner_auth, &Place::from_anchor(anchor)?)?,
+        Some(anchor) => wrong_pins(&mut tpm, owner_auth, &Place::from_anchor(anchor)?)?,
         None => None,
     };
     Ok(TpmStatus { kind, model, wrong_pins, lockout })
 }
 
-pub(crate) fn describe(ctx: &mut Context) -> Result<About> {
-    let fixed = properties(ctx, PropertyTag::FamilyIndicator)?;
+pub(crate) fn describe(tpm: &mut Connection) -> Result<About> {
+    let fixed = properties(tpm, PropertyTag::FamilyIndicator)?;
     let (maker, vendor) = (
         text(&fixed, &[PropertyTag::Manufacturer]),
         text(
@@ -58,19 +53,19 @@ pub(crate) fn describe(ctx: &mut Context) -> Result<About> {
     Ok(About {
         kind: kind(&maker),
         model: format!("{maker} {vendor}").trim().to_owned(),
-        lockout: lockout(ctx)?,
+        lockout: lockout(tpm)?,
         counts_pins: value(&fixed, PropertyTag::Revision) >= 138,
     })
 }
 
 /// How long until a TPM in lockout allows one more try, if it tells.
-pub(crate) fn lockout_recovery(address: &Address) -> Option<Duration> {
-    let mut ctx = address.connect().ok()?;
-    lockout(&mut ctx).ok().map(|l| l.recovery)
+pub(crate) fn lockout_recovery(route: &Route) -> Option<Duration> {
+    let mut tpm = route.connect().ok()?;
+    lockout(&mut tpm).ok().map(|l| l.recovery)
 }
 
-fn lockout(ctx: &mut Context) -> Result<Lockout> {
-    let changing = properties(ctx, PropertyTag::Permanent)?;
+fn lockout(tpm: &mut Connection) -> Result<Lockout> {
+    let changing = properties(tpm, PropertyTag::Permanent)?;
     Ok(Lockout {
         counter: value(&changing, PropertyTag::LockoutCounter),
         limit: value(&changing, PropertyTag::MaxAuthFail),
@@ -90,13 +85,13 @@ fn kind(maker: &str) -> TpmKind {
 
 /// The count, read as the owner in a password session. `None` where the owner's authorization is set and
 /// was not given; a failure there costs nothing, the owner is exempt from dictionary-attack protection.
-fn wrong_pins(ctx: &mut Context, owner_auth: Option<&Auth>, place: &Place) -> Result<Option<WrongPins>> {
-    let pin = find_index(ctx, &place.pin, "the PIN index")?;
-    srk::set_owner_auth(ctx, owner_auth)?;
-    let read = ctx.execute_with_session(Some(AuthSession::Password), |c| {
+fn wrong_pins(tpm: &mut Connection, owner_auth: Option<&Auth>, place: &Place) -> Result<Option<WrongPins>> {
+    let pin = find_index(tpm, &place.pin, "the PIN index")?;
+    srk::set_owner_auth(tpm, owner_auth)?;
+    let read = tpm.execute_with_session(Some(AuthSession::Password), |c| {
         c.nv_read(NvAuth::Owner, pin, place.pin.size, 0)
     });
-    close(ctx, pin.into())?;
+    tpm.forget(pin.into())?;
     let data = match read {
         Ok(data) => data,
         Err(e) if matches!(code(e), Some(Code::BadAuth | Code::AuthFail)) => return Ok(None),
@@ -109,9 +104,9 @@ fn wrong_pins(ctx: &mut Context, owner_auth: Option<&Auth>, place: &Place) -> Re
 }
 
 /// The group of properties that starts with `first`, as (tag, value).
-fn properties(ctx: &mut Context, first: PropertyTag) -> Result<Vec<(u32, u32)>> {
+fn properties(tpm: &mut Connection, first: PropertyTag) -> Result<Vec<(u32, u32)>> {
     let step = "asking the TPM about itself";
-    let (data, _) = ctx
+    let (data, _) = tpm
         .execute_without_session(|c| c.get_capability(CapabilityType::TpmProperties, first.into(), 128))
         .during(step)?;
     let CapabilityData::TpmProperties(list) = data else {

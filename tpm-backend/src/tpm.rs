@@ -11,9 +11,11 @@ use vault_core::{
     },
     pin::PinSecrets,
 };
+use zeroize::Zeroize;
 
 use crate::{
     address::Address,
+    connection::{Leftovers, Route},
     erase,
     error::{During, Result, lost_a_reply, with_recovery},
     link::Link,
@@ -29,25 +31,24 @@ const LOADED: [u32; 2] = [0x8000_0000, 0x0200_0000];
 /// A connection is made when the first command needs it and dropped, with everything it holds in the TPM,
 /// when an operation ends or fails.
 pub struct Tpm {
-    pub(crate) address: Address,
+    pub(crate) route: Route,
     owner_auth: Option<SecretSlice<u8>>,
     link: Option<Link>,
-    /// A reply was lost: something may be loaded whose handle we never learned.
-    suspect: bool,
 }
 
 impl Tpm {
     /// A TPM at `address`; nothing is sent to it yet.
     #[must_use]
     pub fn new(address: Address) -> Self {
-        Self { address, owner_auth: None, link: None, suspect: false }
+        let route = Route { address, leftovers: Leftovers::default() };
+        Self { route, owner_auth: None, link: None }
     }
 
     /// Gives the TPM's owner authorization, where it is set: set-up and wipe need it, and the count of
     /// wrong PINs is only shown with it.
     pub fn set_owner_auth(&mut self, auth: SecretSlice<u8>) {
         self.owner_auth = Some(auth);
-        self.link = None;
+        self.close();
     }
 
     pub(crate) fn owner_auth(&self) -> Result<Option<Auth>> {
@@ -65,7 +66,7 @@ impl Tpm {
             if !tpm.link.as_ref().is_some_and(|link| link.is_for(anchor)) {
                 tpm.link = None;
                 let owner = tpm.owner_auth()?;
-                tpm.link = Some(Link::open(&tpm.address, anchor, owner.as_ref())?);
+                tpm.link = Some(Link::open(&tpm.route, anchor, owner.as_ref())?);
             }
             tpm.link.as_mut().map_or(Err(KeyStoreError::Malformed { what: "a link" }), operation)
         })
@@ -73,46 +74,62 @@ impl Tpm {
 
     /// Runs `operation` so that nothing stays in the TPM if it fails.
     pub(crate) fn guarded<T>(&mut self, operation: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if self.suspect {
+        if self.route.leftovers.may_be() {
             self.sweep()?;
         }
         let result = operation(self);
+        wipe_stack();
         let Err(error) = result else { return result };
-        if matches!(error, KeyStoreError::WrongPin) {
-            // Nothing is out of order: the next try can use the same link.
-            return Err(error);
+        // The kernel lets one program at a time open a device that has no resource manager: what fills it was left by
+        // programs that are dead. A simulator has many clients, and no way to tell whose is what.
+        let left_by_the_dead =
+            matches!(error, KeyStoreError::Exhausted { .. }) && self.route.address.device().is_some();
+        if lost_a_reply(&error) || left_by_the_dead {
+            self.route.leftovers.suspect();
         }
-        self.link = None;
-        if lost_a_reply(&error) {
-            self.suspect = true;
-            // If the TPM cannot be reached even for this, the next operation tries again first.
-            drop(self.sweep());
-        }
-        Err(with_recovery(error, || status::lockout_recovery(&self.address)))
+        self.close();
+        Err(with_recovery(error, || status::lockout_recovery(&self.route)))
     }
 
     /// Ends the link and flushes what it holds.
     pub(crate) fn close(&mut self) {
         self.link = None;
+        if self.route.leftovers.may_be() {
+            // If the TPM cannot be reached even for this, the next operation tries again first.
+            drop(self.sweep());
+        }
     }
 
     /// Flushes everything that is loaded where we can see it. Behind a resource manager that is only what
     /// is ours; without one, the TPM has no other user than us.
     fn sweep(&mut self) -> Result<()> {
         let step = "clearing up after a failure";
-        let mut ctx = self.address.connect()?;
+        let mut tpm = self.route.connect()?;
         for first in LOADED {
-            let (loaded, _) = ctx
+            let (loaded, _) = tpm
                 .execute_without_session(|c| c.get_capability(CapabilityType::Handles, first, 64))
                 .during(step)?;
             let CapabilityData::Handles(handles) = loaded else { continue };
             for handle in handles.into_inner() {
-                flush(&mut ctx, handle).during(step)?;
+                flush(&mut tpm, handle).during(step)?;
             }
         }
-        self.suspect = false;
+        self.route.leftovers.none();
         Ok(())
     }
+}
+
+impl Drop for Tpm {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Overwrites what returned calls left below on the stack: tss-esapi hands libtss2's structures around by value.
+#[inline(never)]
+#[expect(clippy::large_stack_arrays, reason = "it has to be as large as what it overwrites")]
+fn wipe_stack() {
+    [0xff_u8; 64 * 1024].zeroize();
 }
 
 fn flush(ctx: &mut tss_esapi::Context, handle: TpmHandle) -> tss_esapi::Result<()> {
@@ -132,7 +149,7 @@ impl KeyStore for Tpm {
         record: &mut RecordAnchor<'_>,
     ) -> Result<Provisioned> {
         self.close();
-        self.guarded(|tpm| provision::provision(&tpm.address, tpm.owner_auth()?.as_ref(), pin, key, record))
+        self.guarded(|tpm| provision::provision(&tpm.route, tpm.owner_auth()?.as_ref(), pin, key, record))
     }
 
     fn container_key(&mut self, anchor: &Anchor) -> Result<ContainerKey> {
@@ -144,7 +161,7 @@ impl KeyStore for Tpm {
     }
 
     fn status(&mut self, anchor: Option<&Anchor>) -> Result<TpmStatus> {
-        self.guarded(|tpm| status::status(&tpm.address, tpm.owner_auth()?.as_ref(), anchor))
+        self.guarded(|tpm| status::status(&tpm.route, tpm.owner_auth()?.as_ref(), anchor))
     }
 
     fn release(&mut self) {
@@ -152,7 +169,9 @@ impl KeyStore for Tpm {
     }
 
     fn erase(&mut self, anchor: &Anchor) -> Result<()> {
+        let owner = self.owner_auth()?;
+        let erased = self.on_link(anchor, |link| erase::erase(link, owner.as_ref()));
         self.close();
-        self.guarded(|tpm| erase::erase(&tpm.address, tpm.owner_auth()?.as_ref(), anchor))
+        erased
     }
 }

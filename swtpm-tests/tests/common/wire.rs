@@ -344,11 +344,12 @@ impl Wire {
     /// Transient objects, loaded sessions and saved sessions.
     pub(crate) fn loaded(&self) -> Vec<u32> {
         let mut all = Vec::new();
-        for first in [0x8000_0000_u32, 0x0200_0000, 0x0300_0000] {
+        // Policy sessions are listed among the loaded sessions, as 0x03...
+        for (first, types) in [(0x8000_0000_u32, [0x80, 0x80]), (0x0200_0000, [0x02, 0x03])] {
             let params = [1_u32, first, 64].map(u32::to_be_bytes).concat();
             let reply = self.call(cc::GET_CAPABILITY, &[], &mut [], &params).unwrap();
             let handles = reply.params[9..].chunks(4).map(|h| u32::from_be_bytes(h.try_into().unwrap()));
-            all.extend(handles.filter(|h| h >> 24 == first >> 24));
+            all.extend(handles.filter(|h| types.contains(&(h >> 24))));
         }
         all
     }

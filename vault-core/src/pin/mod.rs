@@ -9,7 +9,7 @@ use hkdf::Hkdf;
 use secrecy::{ExposeSecret, SecretBox};
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{Secret, secret_from};
 
@@ -40,11 +40,11 @@ impl Pin {
     /// terminal and the browser unlock the same vault with the same PIN.
     #[must_use]
     pub fn material(&self) -> PinMaterial {
-        let mut hash: [u8; 32] = Sha256::digest(self.0.expose_secret()).into();
-        let mut material = PinMaterial(Zeroizing::new([0; 16]));
-        material.0.copy_from_slice(hash.split_at(16).0);
-        hash.zeroize();
-        material
+        PinMaterial(SecretBox::init_with_mut(|material: &mut [u8; 16]| {
+            let mut hash = Zeroizing::new([0; 32]);
+            Sha256::new_with_prefix(self.0.expose_secret()).finalize_into((&mut *hash).into());
+            material.copy_from_slice(hash.split_at(16).0);
+        }))
     }
 
     fn as_str(&self) -> &str {
@@ -59,7 +59,7 @@ impl std::fmt::Debug for Pin {
 }
 
 /// 16 bytes that stand for the PIN.
-pub struct PinMaterial(Zeroizing<[u8; 16]>);
+pub struct PinMaterial(SecretBox<[u8; 16]>);
 
 /// What the TPM sees of a PIN, for one vault.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ fn stretch(material: &PinMaterial, vault_id: &[u8; 16], out: &mut [u8; 32]) {
     let (memory, passes, lanes) = ARGON2;
     let params = Params::new(memory, passes, lanes, Some(out.len())).expect("valid constants");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(material.0.as_slice(), vault_id, out)
+        .hash_password_into(material.0.expose_secret(), vault_id, out)
         .expect("a 16-byte password and salt are within Argon2's limits");
 }
 

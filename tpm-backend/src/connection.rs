@@ -1,0 +1,154 @@
+//! A connection to a TPM that knows what it has loaded there.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tss_esapi::{
+    Context,
+    attributes::SessionAttributesBuilder,
+    constants::SessionType,
+    handles::{KeyHandle, ObjectHandle, SessionHandle},
+    interface_types::{algorithm::HashingAlgorithm, session_handles::AuthSession},
+    structures::SymmetricDefinition,
+};
+use vault_core::keystore::{KeyStoreError, Then};
+
+use crate::{
+    address::Address,
+    error::{During, Result},
+};
+
+/// The way to a TPM, and whether something may be loaded there that no connection knows of.
+pub(crate) struct Route {
+    pub(crate) address: Address,
+    pub(crate) leftovers: Leftovers,
+}
+
+/// Set when a flush fails or a reply is lost; cleared by whoever has made sure.
+#[derive(Clone, Default)]
+pub(crate) struct Leftovers(Arc<AtomicBool>);
+
+/// Dropping it flushes all that it has loaded. tss-esapi's context does so too, and tells nobody whether that worked.
+pub(crate) struct Connection {
+    ctx: Context,
+    loaded: Vec<ObjectHandle>,
+    leftovers: Leftovers,
+}
+
+/// What a session does to the next command besides authorizing it.
+#[derive(Clone, Copy)]
+pub(crate) enum Use {
+    /// Nothing.
+    Authorize,
+    /// Encrypts the command's first parameter; only first ones can be (Part 1 §21).
+    EncryptCommand,
+    /// Encrypts the response's first parameter.
+    EncryptResponse,
+    /// Authenticates a command that needs no authorization, and its response (Part 1 §17.6.5).
+    Audit,
+}
+
+impl Leftovers {
+    pub(crate) fn may_be(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn suspect(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn none(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Route {
+    pub(crate) fn connect(&self) -> Result<Connection> {
+        let (ctx, leftovers) = (self.address.connect()?, self.leftovers.clone());
+        Ok(Connection { ctx, loaded: Vec::new(), leftovers })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        for held in std::mem::take(&mut self.loaded) {
+            if self.ctx.flush_context(held).is_err() {
+                self.leftovers.suspect();
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Notes a key that was loaded.
+    pub(crate) fn hold(&mut self, key: KeyHandle) -> KeyHandle {
+        self.loaded.push(key.into());
+        key
+    }
+
+    /// Starts a session salted with `salt`.
+    pub(crate) fn start_session(&mut self, salt: KeyHandle, kind: SessionType) -> Result<AuthSession> {
+        let step = "starting a session";
+        let (cipher, hash) = (SymmetricDefinition::AES_128_CFB, HashingAlgorithm::Sha256);
+        let session = self
+            .ctx
+            .execute_without_session(|c| c.start_auth_session(Some(salt), None, None, kind, cipher, hash))
+            .during(step)?
+            .ok_or(KeyStoreError::Malformed { what: "a session handle" })?;
+        self.loaded.push(SessionHandle::from(session).into());
+        Ok(session)
+    }
+
+    /// Sets what the session does in the next command. The last command of an operation ends it.
+    pub(crate) fn prepare(&mut self, session: AuthSession, then: Then, does: Use) -> Result<()> {
+        let (attributes, mask) = SessionAttributesBuilder::new()
+            .with_continue_session(then == Then::Continue)
+            .with_decrypt(matches!(does, Use::EncryptCommand))
+            .with_encrypt(matches!(does, Use::EncryptResponse))
+            .with_audit(matches!(does, Use::Audit))
+            .build();
+        self.ctx.tr_sess_set_attributes(session, attributes, mask).during("preparing a session")
+    }
+
+    /// After a command that ended its session: nothing is left to flush. tss-esapi would do so once more; closing
+    /// the handle makes it forget, and its complaint that this one wanted flushing is beside the point.
+    pub(crate) fn ended(&mut self, session: AuthSession, then: Then) {
+        if then == Then::End {
+            let mut handle = ObjectHandle::from(SessionHandle::from(session));
+            self.loaded.retain(|held| *held != handle);
+            self.ctx.tr_close(&mut handle).ok();
+        }
+    }
+
+    pub(crate) fn flush(&mut self, key: KeyHandle) -> Result<()> {
+        let handle = ObjectHandle::from(key);
+        self.ctx.flush_context(handle).during("flushing a key")?;
+        self.loaded.retain(|held| *held != handle);
+        Ok(())
+    }
+
+    /// Forgets a handle of something that stays in the TPM.
+    pub(crate) fn forget(&mut self, handle: ObjectHandle) -> Result<()> {
+        let mut handle = handle;
+        self.ctx.tr_close(&mut handle).during("closing a handle")
+    }
+}
+
+impl Deref for Connection {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.ctx
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut Context {
+        &mut self.ctx
+    }
+}
