@@ -9,7 +9,7 @@ use vault_core::keystore::{KeyStoreError, Then};
 
 use crate::{
     connection::Use,
-    error::{During, Result, owner},
+    error::{During, Result, failed, owner},
     link::{Link, read_index},
     policy::NvIndex,
     srk,
@@ -19,9 +19,14 @@ use crate::{
 /// container cannot turn this against anyone else's.
 pub(crate) fn erase(link: &mut Link, owner_auth: Option<&Auth>) -> Result<()> {
     srk::set_owner_auth(&mut link.tpm, owner_auth)?;
+    let mut begun = false;
     for index in [link.place.sec.clone(), link.place.pin.clone(), link.place.key.clone()] {
         if is_defined(link, index.index)? {
-            undefine(link, &index, owner_auth.is_some())?;
+            undefine(link, &index)?.map_err(|e| {
+                let step = "undefining an index";
+                if begun { failed(step, e) } else { owner(owner_auth.is_some(), step)(e) }
+            })?;
+            begun = true;
         }
     }
     Ok(())
@@ -42,7 +47,7 @@ fn is_defined(link: &mut Link, index: u32) -> Result<bool> {
     Ok(handles.into_inner().first().is_some_and(|first| u32::from(*first) == index))
 }
 
-fn undefine(link: &mut Link, index: &NvIndex, owned: bool) -> Result<()> {
+fn undefine(link: &mut Link, index: &NvIndex) -> Result<tss_esapi::Result<()>> {
     let replaced = KeyStoreError::Replaced { what: "an index of the vault" };
     let Some((handle, name)) = read_index(&mut link.tpm, index.index)? else { return Err(replaced) };
     if name != index.written() && name != index.unwritten() {
@@ -51,7 +56,5 @@ fn undefine(link: &mut Link, index: &NvIndex, owned: bool) -> Result<()> {
     }
     link.tpm.prepare(link.hmac, Then::Continue, Use::Authorize)?;
     let hmac = link.hmac;
-    link.tpm
-        .execute_with_session(Some(hmac), |c| c.nv_undefine_space(Provision::Owner, handle))
-        .map_err(owner(owned, "undefining an index"))
+    Ok(link.tpm.execute_with_session(Some(hmac), |c| c.nv_undefine_space(Provision::Owner, handle)))
 }

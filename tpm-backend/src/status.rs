@@ -58,6 +58,14 @@ pub(crate) fn describe(tpm: &mut Connection) -> Result<About> {
     })
 }
 
+/// Whether the TPM has room for what an operation holds at a time: two objects (a persistent key takes a place while
+/// it is used) and two sessions.
+pub(crate) fn has_room(tpm: &mut Connection) -> Result<bool> {
+    let changing = properties(tpm, PropertyTag::Permanent)?;
+    let left = [PropertyTag::HrTransientAvail, PropertyTag::HrLoadedAvail, PropertyTag::HrActiveAvail];
+    Ok(left.iter().all(|tag| value(&changing, *tag) >= 2))
+}
+
 /// How long until a TPM in lockout allows one more try, if it tells.
 pub(crate) fn lockout_recovery(route: &Route) -> Option<Duration> {
     let mut tpm = route.connect().ok()?;

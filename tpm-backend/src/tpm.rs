@@ -80,15 +80,21 @@ impl Tpm {
         let result = operation(self);
         wipe_stack();
         let Err(error) = result else { return result };
-        // The kernel lets one program at a time open a device that has no resource manager: what fills it was left by
-        // programs that are dead. A simulator has many clients, and no way to tell whose is what.
-        let left_by_the_dead =
-            matches!(error, KeyStoreError::Exhausted { .. }) && self.route.address.device().is_some();
-        if lost_a_reply(&error) || left_by_the_dead {
+        self.link = None;
+        if lost_a_reply(&error) || self.is_ours_to_clear(&error) {
             self.route.leftovers.suspect();
         }
         self.close();
         Err(with_recovery(error, || status::lockout_recovery(&self.route)))
+    }
+
+    /// Whether a TPM that says it is full was filled by us, or is not full at all.
+    fn is_ours_to_clear(&self, error: &KeyStoreError) -> bool {
+        let KeyStoreError::Exhausted { .. } = error else { return false };
+        // The kernel lets one program at a time open a device that has no resource manager: what fills it was left by
+        // programs that are dead. A simulator has many clients, and no way to tell whose is what.
+        self.route.address.device().is_some()
+            || self.route.connect().and_then(|mut tpm| status::has_room(&mut tpm)).unwrap_or(true)
     }
 
     /// Ends the link and flushes what it holds.

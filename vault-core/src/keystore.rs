@@ -132,7 +132,8 @@ pub trait KeyStore {
     /// Gives back what is held between two operations. A vault calls it before it lets the next process in.
     fn release(&mut self);
 
-    /// Destroys a vault's objects, the PIN-gated secret first. Those already gone are no error.
+    /// Destroys a vault's objects, the PIN-gated secret first. Those already gone are no error. An error about the owner
+    /// authorization means that nothing was destroyed.
     fn erase(&mut self, anchor: &Anchor) -> Result<(), KeyStoreError>;
 }
 

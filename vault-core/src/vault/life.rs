@@ -47,26 +47,24 @@ pub fn wipe(dir: &Path, keys: &mut dyn KeyStore) -> Result<(), VaultError> {
     if container.state()? != State::Active {
         return erase_and_remove(container, keys);
     }
-    let container = match keys.container_key(&container.anchor()?) {
-        Ok(key) => match container.unseal(&key) {
-            // From here on the wipe completes, at the next start if not now.
-            Ok(mut store) => {
-                store.set_state(State::Wiping)?;
-                let erased = keys.erase(store.anchor());
-                if let Err(e @ (KeyStoreError::OwnerAuthNeeded | KeyStoreError::OwnerAuthWrong)) = erased {
-                    // The TPM refused before anything was destroyed.
-                    store.set_state(State::Active)?;
-                    return Err(e.into());
-                }
-                store.into_container()
-            }
-            Err(ContainerError::Damaged { .. }) => Container::open(dir)?,
-            Err(e) => return Err(e.into()),
-        },
-        Err(e) if is_gone(&e) => container,
+    let key = match keys.container_key(&container.anchor()?) {
+        Ok(key) => key,
+        Err(e) if is_gone(&e) => return erase_and_remove(container, keys),
         Err(e) => return Err(e.into()),
     };
-    erase_and_remove(container, keys)
+    let mut store = match container.unseal(&key) {
+        Ok(store) => store,
+        Err(ContainerError::Damaged { .. }) => return erase_and_remove(Container::open(dir)?, keys),
+        Err(e) => return Err(e.into()),
+    };
+    // From here on the wipe completes, at the next start if not now.
+    store.set_state(State::Wiping)?;
+    let erased = keys.erase(store.anchor());
+    if let Err(KeyStoreError::OwnerAuthNeeded | KeyStoreError::OwnerAuthWrong) = erased {
+        // The TPM refused before anything was destroyed.
+        store.set_state(State::Active)?;
+    }
+    remove_erased(store.into_container(), erased)
 }
 
 /// Completes a wipe that was begun. A mark that the vault did not write itself is not believed.
@@ -94,7 +92,12 @@ fn clear_remains(dir: &Path, keys: &mut dyn KeyStore) -> Result<(), VaultError> 
 }
 
 fn erase_and_remove(container: Container, keys: &mut dyn KeyStore) -> Result<(), VaultError> {
-    match keys.erase(&container.anchor()?) {
+    let erased = keys.erase(&container.anchor()?);
+    remove_erased(container, erased)
+}
+
+fn remove_erased(container: Container, erased: Result<(), KeyStoreError>) -> Result<(), VaultError> {
+    match erased {
         Err(KeyStoreError::KeysGone) | Ok(()) => Ok(container.remove()?),
         Err(e) => Err(e.into()),
     }
