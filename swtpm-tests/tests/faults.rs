@@ -114,10 +114,13 @@ fn table() -> Vec<Case> {
         let mut keys = lab.key_store();
         lab.perform(operation, &mut keys).unwrap();
         // What the key store flushes when it is dropped is no part of the operation.
-        let codes = lab.proxy.codes();
+        let exchanges = lab.proxy.record();
         drop(keys);
-        for (at, command) in codes.into_iter().enumerate() {
-            let all = faults();
+        for (at, exchange) in exchanges.into_iter().enumerate() {
+            let (command, mut all) = (exchange.code(), faults());
+            // A reply is not truncated by as much as it is long.
+            let len = exchange.response.len();
+            all.retain(|(_, kind, _)| !matches!(kind, FaultKind::Truncate(kept) if *kept >= len));
             for n in 0..all.len().min(each) {
                 let (span, kind, label) = all[(turn + n) % all.len()].clone();
                 let span_name = if span == Span::Once { "once" } else { "continuous" };
