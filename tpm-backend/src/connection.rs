@@ -20,7 +20,7 @@ use vault_core::keystore::{KeyStoreError, Then};
 
 use crate::{
     address::Address,
-    error::{During, Result},
+    error::{During, Result, is_exhausted},
 };
 
 /// The way to a TPM, and whether something may be loaded there that no connection knows of.
@@ -85,23 +85,37 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Notes a key that was loaded.
-    pub(crate) fn hold(&mut self, key: KeyHandle) -> KeyHandle {
-        self.loaded.push(key.into());
-        key
+    /// Runs a command that loads a key, and notes the key.
+    pub(crate) fn load(
+        &mut self,
+        session: AuthSession,
+        command: impl FnOnce(&mut Context) -> tss_esapi::Result<KeyHandle>,
+    ) -> tss_esapi::Result<KeyHandle> {
+        let loaded = self.ctx.execute_with_session(Some(session), command);
+        self.note(loaded)
+    }
+
+    /// Notes what a command loaded. An error reply is not authenticated: whatever it says, the command may have been done.
+    fn note<T: Copy + Into<ObjectHandle>>(&mut self, loaded: tss_esapi::Result<T>) -> tss_esapi::Result<T> {
+        match loaded {
+            Ok(handle) => self.loaded.push(handle.into()),
+            // Whether a TPM that says so is full can be asked.
+            Err(e) if is_exhausted(e) => {}
+            Err(_) => self.leftovers.suspect(),
+        }
+        loaded
     }
 
     /// Starts a session salted with `salt`.
     pub(crate) fn start_session(&mut self, salt: KeyHandle, kind: SessionType) -> Result<AuthSession> {
         let step = "starting a session";
         let (cipher, hash) = (SymmetricDefinition::AES_128_CFB, HashingAlgorithm::Sha256);
-        let session = self
+        let started = self
             .ctx
-            .execute_without_session(|c| c.start_auth_session(Some(salt), None, None, kind, cipher, hash))
-            .during(step)?
-            .ok_or(KeyStoreError::Malformed { what: "a session handle" })?;
-        self.loaded.push(SessionHandle::from(session).into());
-        Ok(session)
+            .execute_without_session(|c| c.start_auth_session(Some(salt), None, None, kind, cipher, hash));
+        let session = started.map(SessionHandle::from);
+        self.note(session).during(step)?;
+        started.during(step)?.ok_or(KeyStoreError::Malformed { what: "a session handle" })
     }
 
     /// Sets what the session does in the next command. The last command of an operation ends it.

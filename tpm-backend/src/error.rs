@@ -37,6 +37,10 @@ pub(crate) fn failed(during: &'static str, error: tss_esapi::Error) -> KeyStoreE
     }
 }
 
+pub(crate) fn is_exhausted(error: tss_esapi::Error) -> bool {
+    matches!(failed("", error), KeyStoreError::Exhausted { .. })
+}
+
 /// Whether a failure may have left something in the TPM whose handle we never learned: every failure that we
 /// do not know may be a reply that was lost or damaged on its way.
 pub(crate) fn lost_a_reply(error: &KeyStoreError) -> bool {

@@ -60,13 +60,11 @@ impl Link {
         let srk = srk::find(&mut tpm, &place.srk_name, owner)?;
         let (public, private) = (place.v.public.clone(), place.v.private.clone());
         // The SRK's authorization is empty and the blob is wrapped: nothing to hide, so no session.
-        let v = tpm
-            .execute_with_session(Some(AuthSession::Password), |c| c.load(srk, private, public))
-            .map_err(|e| match code(e) {
+        let v =
+            tpm.load(AuthSession::Password, |c| c.load(srk, private, public)).map_err(|e| match code(e) {
                 Some(Code::Integrity) => KeyStoreError::Replaced { what: "the vault key" },
                 _ => failed("loading the vault key", e),
             })?;
-        tpm.hold(v);
         let hmac = tpm.start_session(v, SessionType::Hmac)?;
         let anchor = anchor.clone();
         Ok(Self { tpm, place, anchor, hmac, v: Some(v), policy: None, pin: None, sec: None })

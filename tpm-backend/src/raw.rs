@@ -130,7 +130,7 @@ impl Esys {
         let mut object = ESYS_TR_NONE;
         let (esys, password, none) = (self.context, ESYS_TR_PASSWORD, ESYS_TR_NONE);
         // SAFETY: the context is open; the two areas outlive the call; `object` is ours to be filled.
-        check(step, unsafe {
+        let loaded = unsafe {
             Esys_Load(
                 esys,
                 parent,
@@ -141,9 +141,8 @@ impl Esys {
                 &raw const public,
                 &raw mut object,
             )
-        })?;
-        self.loaded.push(object);
-        Ok(object)
+        };
+        self.note(check(step, loaded), object)
     }
 
     fn start_session(&mut self, salt: ESYS_TR, kind: TPM2_SE) -> Result<ESYS_TR> {
@@ -167,11 +166,19 @@ impl Esys {
                 &raw mut session,
             )
         };
-        check("starting a session", started)?;
-        self.loaded.push(session);
-        let attributes = TPMA_SESSION_CONTINUESESSION;
-        self.set_attributes(session, attributes)?;
+        self.note(check("starting a session", started), session)?;
+        self.set_attributes(session, TPMA_SESSION_CONTINUESESSION)?;
         Ok(session)
+    }
+
+    /// As [`Connection`](crate::connection::Connection) does.
+    fn note(&mut self, result: Result<()>, loaded: ESYS_TR) -> Result<ESYS_TR> {
+        match &result {
+            Ok(()) => self.loaded.push(loaded),
+            Err(KeyStoreError::Exhausted { .. }) => {}
+            Err(_) => self.leftovers.suspect(),
+        }
+        result.map(|()| loaded)
     }
 
     fn set_attributes(&mut self, session: ESYS_TR, attributes: u8) -> Result<()> {

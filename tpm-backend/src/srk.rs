@@ -57,10 +57,15 @@ pub(crate) fn find_or_make(tpm: &mut Connection, owner_auth: Option<&Auth>) -> R
         persist(tpm, made, owner_auth)?
     };
     let (public, _, _) = tpm.execute_without_session(|c| c.read_public(srk)).during("reading the SRK")?;
-    match unfit(&public) {
-        Some(why) => Err(KeyStoreError::ForeignSrk { why }),
-        None => Ok((srk, object_name(&public)?)),
+    if let Some(why) = unfit(&public) {
+        return Err(KeyStoreError::ForeignSrk { why });
     }
+    let name = object_name(&public)?;
+    // Neither reading is authenticated. What the vault pins must at least not rest on one damaged reply.
+    if tpm.tr_get_name(srk.into()).during("reading the SRK")?.value() != name.as_slice() {
+        return Err(KeyStoreError::Malformed { what: "the TPM's answer about its storage root key" });
+    }
+    Ok((srk, name))
 }
 
 fn persistent(tpm: &mut Connection) -> Result<Option<KeyHandle>> {
@@ -86,12 +91,11 @@ fn derive(tpm: &mut Connection, name: &Name, owner_auth: Option<&Auth>) -> Resul
 
 fn create(tpm: &mut Connection, template: Public, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
     set_owner_auth(tpm, owner_auth)?;
-    let made = tpm
-        .execute_with_session(Some(AuthSession::Password), |c| {
-            c.create_primary(Hierarchy::Owner, template, None, None, None, None)
-        })
-        .map_err(owner(owner_auth.is_some(), "making the SRK"))?;
-    Ok(tpm.hold(made.key_handle))
+    tpm.load(AuthSession::Password, |c| {
+        let made = c.create_primary(Hierarchy::Owner, template, None, None, None, None)?;
+        Ok(made.key_handle)
+    })
+    .map_err(owner(owner_auth.is_some(), "making the SRK"))
 }
 
 fn persist(tpm: &mut Connection, key: KeyHandle, owner_auth: Option<&Auth>) -> Result<KeyHandle> {

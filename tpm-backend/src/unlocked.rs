@@ -176,7 +176,7 @@ fn sign(link: &mut Link, key: WrappedKey, digest: &[u8; 32], then: Then) -> Resu
     let hmac = link.hmac;
     let key = link
         .tpm
-        .execute_with_session(Some(hmac), |c| c.load(v, key.private, key.public))
+        .load(hmac, |c| c.load(v, key.private, key.public))
         .map_err(|e| code(e).and_then(forged).unwrap_or_else(|| failed("loading a key", e)))?;
     link.flush_v()?;
     link.prove_pin(then)?;
