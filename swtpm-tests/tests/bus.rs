@@ -25,7 +25,7 @@ use p256::SecretKey;
 use sha2::{Digest, Sha256};
 use swtpm_tests::{
     PIN, Scene, key_store, pin,
-    proxy::{Exchange, Fault, FaultKind, Proxy, command_name},
+    proxy::{Exchange, Fault, FaultKind, Proxy, Rewriter, command_name},
     rng,
 };
 use vault_core::{UnlockError, keystore::KeyStore};
@@ -617,6 +617,51 @@ fn a_signature_replaced_on_the_bus_is_refused() {
     }
     assert_eq!(*seen.lock().unwrap(), 5);
     println!("bus: {errors:?}");
+}
+
+/// A chip on the bus that says the vault's indices are gone, so that a wipe leaves them to a kept copy.
+#[test]
+fn a_wipe_is_not_done_because_the_bus_says_so() {
+    let scene = Scene::with_vault();
+    enroll(scene.dir(), &mut scene.tpm.key_store(), PIN, "alice", "none");
+    let facts = Facts::of(scene.dir(), &mut scene.tpm.key_store());
+    let copy = std::fs::read(scene.dir().join("vault.db")).unwrap();
+    let proxy = Proxy::start(scene.tpm.port()).unwrap();
+    let indices = [facts.pin, facts.sec, facts.key];
+    let gone: fn() -> Vec<u8> =
+        || [0x8001_u16.to_be_bytes().as_slice(), &[0, 0, 0, 10, 0, 0, 1, 0x8b]].concat();
+    let no_index: Rewriter = Arc::new(move |command, reply| match word(&command[6..]) {
+        cc::NV_READ_PUBLIC if indices.contains(&word(&command[10..])) => gone(),
+        _ => reply,
+    });
+    // Another index than the first at or after the one that was asked for.
+    let no_list: Rewriter = Arc::new(move |command, mut reply| {
+        let deny = |reply: &mut Vec<u8>| {
+            let at = reply.windows(4).position(|w| indices.contains(&word(w)));
+            at.map(|at| reply[at + 3] ^= 0x40)
+        };
+        match word(&command[6..]) {
+            cc::GET_CAPABILITY => drop(deny(&mut reply)),
+            cc::NV_READ_PUBLIC if indices.contains(&word(&command[10..])) => return gone(),
+            _ => {}
+        }
+        reply
+    });
+    let mut answers = Vec::new();
+    for (what, rewrite) in [("no index", no_index), ("no index, and none listed", no_list)] {
+        proxy.arm(Fault::continuous(0, FaultKind::Rewrite(rewrite)));
+        let wiped = vault_core::wipe(scene.dir(), &mut key_store(&proxy.tcti()));
+        proxy.disarm();
+        answers.push(format!("{what}: {:?}", wiped.as_ref().map_err(|e| kind_of(e))));
+        assert!(wiped.is_err(), "{answers:?}");
+        assert!(scene.dir().join("vault.db").exists(), "{answers:?}");
+    }
+    // Once the bus is honest again, the wipe completes, and the kept copy is worth nothing.
+    vault_core::wipe(scene.dir(), &mut key_store(&proxy.tcti())).unwrap();
+    std::fs::write(scene.dir().join("vault.db"), copy).unwrap();
+    let error = common::try_open(scene.dir(), &mut scene.tpm.key_store()).map(drop).unwrap_err();
+    assert_eq!(kind_of(&error), "Erased");
+    println!("bus: wipes under a lying bus: {answers:?}");
 }
 
 #[test]

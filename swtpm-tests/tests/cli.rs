@@ -19,6 +19,7 @@ use std::{
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use serde_json::{Value, json};
+use swtpm_tests::proxy::{Fault, FaultKind, Proxy};
 use swtpm_tests::{Call, PIN, Passhold, Program, Run, Running, TestTpm, creation_options, request_options};
 
 const ORIGIN: &str = "https://example.org";
@@ -690,6 +691,26 @@ fn a_wipe_refused_for_want_of_owner_auth_leaves_the_vault_as_it_was() {
     assert_eq!(desk.json(["list"])[0]["userName"], "alice");
     assert_eq!(user_handle(&desk.sign().run().expect_code(0)), b"alice");
     desk.call(["list"]).owner_auth("ownersecret").run().expect_code(0);
+}
+
+#[test]
+fn a_wipe_that_was_cut_short_is_completed_by_the_next_and_that_is_a_success() {
+    let mut desk = Desk::with_vault();
+    desk.enroll("alice").run().expect_code(0);
+    let proxy = Proxy::start(desk.tpm.port()).unwrap();
+    desk.passhold.set_tpm(&proxy.tcti());
+    let undefine = FaultKind::Rewrite(std::sync::Arc::new(|command, reply| {
+        // NV_UndefineSpace is done, and its reply is lost.
+        if command[6..10] == [0, 0, 1, 0x22] { Vec::new() } else { reply }
+    }));
+    proxy.arm(Fault::continuous(0, undefine));
+    desk.call(["wipe", "--yes"]).run().expect_code(1);
+    proxy.disarm();
+    assert!(desk.passhold.vault().join("vault.db").exists());
+    let run = desk.call(["wipe", "--yes"]).run().expect_code(0);
+    assert_eq!(run.stderr, "passhold: a wipe of it was interrupted, and is completed now\n");
+    assert!(!desk.passhold.vault().join("vault.db").exists());
+    desk.call(["wipe", "--yes"]).run().expect_code(4);
 }
 
 #[test]

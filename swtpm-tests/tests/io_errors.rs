@@ -16,7 +16,7 @@ mod common;
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use bench::{Bench, Ending, OPERATIONS, Operation};
-use swtpm_tests::scale;
+use swtpm_tests::{Call, PIN, Passhold, TestTpm, creation_options, request_options, scale};
 
 /// What fails, and how: strace's `inject=` without the call's number.
 const FAULTS: [(&str, &str); 30] = [
@@ -173,4 +173,22 @@ fn a_pin_change_survives_failing_calls() {
 #[test]
 fn a_wipe_survives_failing_calls() {
     fails_at_each_call(Operation::Wipe, every());
+}
+
+/// The TPM has judged the PIN by the time Passhold notes its own count.
+#[test]
+fn a_full_disk_hides_no_wrong_pin_and_keeps_nobody_from_signing_in() {
+    let tpm = TestTpm::start().unwrap();
+    let passhold = Passhold::with_vault(&tpm);
+    let enroll = passhold.call(["enroll", "--origin", "https://example.org"]).pin(PIN);
+    enroll.options(&creation_options("example.org", "alice", "none")).run().expect_code(0);
+    let sign = |pin: &str| {
+        let sign = passhold.call(["sign", "--origin", "https://example.org"]).pin(pin);
+        sign.options(&request_options("example.org"))
+    };
+    let on_a_full_disk = |call: Call| call.under("strace -o /dev/null -e inject=pwrite64:error=ENOSPC").run();
+    on_a_full_disk(sign("999888777x")).expect_code(5);
+    // Noted this time, so that the right PIN has a count to set back.
+    sign("999888777x").run().expect_code(5);
+    on_a_full_disk(sign(PIN)).expect_code(0);
 }

@@ -20,6 +20,8 @@ pub struct Call {
     env: Vec<(OsString, OsString)>,
     /// `sh` redirections, such as `3<'/tmp/x'`.
     redirections: String,
+    /// What runs the program, such as strace.
+    runner: String,
     stdin: Vec<u8>,
     then: Option<String>,
 }
@@ -31,6 +33,7 @@ impl Call {
             args: args.into_iter().collect(),
             env: Vec::new(),
             redirections: String::new(),
+            runner: String::new(),
             stdin: Vec::new(),
             then: None,
         }
@@ -83,6 +86,13 @@ impl Call {
         self
     }
 
+    /// Has this command line run the program.
+    #[must_use]
+    pub fn under(mut self, runner: &str) -> Self {
+        runner.clone_into(&mut self.runner);
+        self
+    }
+
     /// One more environment variable. Only PATH, HOME and TZ are set.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
@@ -107,7 +117,7 @@ impl Call {
 
     /// `sh` only redirects, and becomes the program; `setsid` takes the terminal away, or gives a new one.
     fn command(&self, setsid: &[&str]) -> Command {
-        let run = format!("\"$0\" \"$@\" {}", self.redirections);
+        let run = format!("{} \"$0\" \"$@\" {}", self.runner, self.redirections);
         let script = match &self.then {
             Some(then) => format!("trap : INT; {run}; code=$?; {then}"),
             None => format!("exec {run}"),
