@@ -10,7 +10,7 @@ use tpm_backend::{
     swtpm::{Swtpm, SwtpmError},
 };
 use vault_core::{
-    UnlockError, Unlocked, Vault,
+    TriesLeft, UnlockError, Unlocked, Vault,
     container::{Container, ContainerError},
     pin::PinPolicy,
     webauthn::UserPresent,
@@ -134,14 +134,16 @@ impl App {
                 Ok(unlocked) => return operation(self, unlocked, UserPresent::confirmed()),
                 Err(e) => e,
             };
+            // What the TPM said of the PIN is not hidden by a failure to tell the count.
             let left = match refused {
-                UnlockError::WrongPin => vault.tries_left()?,
+                UnlockError::WrongPin => vault.tries_left().ok(),
                 other => return Err(unlock_failure(other, &self.dir)),
             };
-            if left.count() == 0 || attempt == PROMPTS || !self.pins.is_terminal() {
-                return Err(Failure::wrong_pin(left));
+            let failure = Failure::wrong_pin(left);
+            if left == Some(TriesLeft::ByTpm(0)) || attempt == PROMPTS || !self.pins.is_terminal() {
+                return Err(failure);
             }
-            note(format!("wrong PIN; {}", crate::terminal::tries(left)));
+            note(failure);
         }
         Err(Failure::new(Exit::WrongPin, "wrong PIN"))
     }

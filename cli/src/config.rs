@@ -22,9 +22,8 @@ pub(crate) struct Folders {
 
 impl Folders {
     pub(crate) fn find() -> Result<Self, Failure> {
-        let xdg = etcetera::choose_base_strategy().map_err(|e| {
-            Failure::unexpected("cannot tell the home folder", e).next("Set HOME, or give --vault.")
-        })?;
+        let xdg = etcetera::choose_base_strategy()
+            .map_err(|e| Failure::unexpected("cannot tell the home folder", e).next("Set HOME."))?;
         Ok(Self { data: xdg.data_dir().join("passhold"), config: xdg.config_dir().join("passhold") })
     }
 

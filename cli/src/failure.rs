@@ -97,11 +97,14 @@ impl Failure {
         Self::new(Exit::Unexpected, message).caused_by(source)
     }
 
-    pub(crate) fn wrong_pin(left: TriesLeft) -> Self {
-        let mut failure = Self::new(Exit::WrongPin, format!("wrong PIN; {}", terminal::tries(left)));
-        failure.tries_left = Some(left.count());
-        failure.next(match left.count() {
-            0 => "The TPM now refuses every PIN. \"passhold wipe\" makes room for a new vault.",
+    pub(crate) fn wrong_pin(left: Option<TriesLeft>) -> Self {
+        let tries = left.map_or_else(String::new, |left| format!("; {}", terminal::tries(left)));
+        let mut failure = Self::new(Exit::WrongPin, format!("wrong PIN{tries}"));
+        failure.tries_left = left.map(TriesLeft::count);
+        failure.next(match left {
+            Some(TriesLeft::ByTpm(0)) => {
+                "The TPM now refuses every PIN. \"passhold wipe\" makes room for a new vault."
+            }
             _ => "Try again with the right PIN; a right one sets the count back.",
         })
     }
@@ -245,7 +248,13 @@ impl From<KeyStoreError> for Failure {
             KeyStoreError::Failed { source, .. } => {
                 Self::unexpected(message, source).next("Try again; if it stays, \"passhold status\" says more.")
             }
-            error => Self::unexpected(message, Box::<dyn StdError + Send + Sync>::from(error.to_string())),
+            KeyStoreError::Malformed { .. } => new(
+                Exit::Damaged,
+                "Nothing was changed. Put back a copy of the newest vault.db, if you have one.".into(),
+            ),
+            KeyStoreError::PinInDoubt(cause) => Self::unexpected(message, cause)
+                .next("Try the new PIN first, then the old one; the right one settles it."),
+            _ => Self::new(Exit::Unexpected, message).next("Nothing was answered to the site. Try again."),
         }
     }
 }

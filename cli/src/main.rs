@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     tpm_backend::prepare_process();
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(e) if e.use_stderr() && std::env::args().any(|arg| arg == "--json") => {
+        Err(e) if e.use_stderr() && std::env::args_os().any(|arg| arg == "--json") => {
             let message = e.render().to_string();
             return Failure::new(Exit::Usage, message.trim()).next("See \"passhold --help\".").report(true);
         }

@@ -109,7 +109,11 @@ fn read_line_until(file: &mut File, what: &str, cancel: u8) -> Result<Zeroizing<
             0 if line.is_empty() => {
                 return Err(Failure::new(Exit::NotConfirmed, format!("{what} was not given")).next(again));
             }
-            0 => break,
+            // A helper that dies halfway must not have half of a PIN tried, or set.
+            0 => {
+                return Err(Failure::new(Exit::NotConfirmed, format!("{what} ended without a newline"))
+                    .next("Nothing was done. Give the whole line."));
+            }
             _ if *byte == [b'\n'] => break,
             _ if *byte == [cancel] => {
                 return Err(Failure::new(Exit::NotConfirmed, "cancelled").next("Nothing was done."));
@@ -143,7 +147,7 @@ pub(crate) fn stdin_is_a_terminal() -> bool {
 
 pub(crate) fn tries(left: TriesLeft) -> String {
     match left {
-        TriesLeft::ByTpm(0) | TriesLeft::ByPasshold(0) => "no tries left".to_owned(),
+        TriesLeft::ByTpm(0) => "no tries left".to_owned(),
         TriesLeft::ByTpm(1) => "1 try left, counted by the TPM".to_owned(),
         TriesLeft::ByTpm(n) => format!("{n} tries left, counted by the TPM"),
         TriesLeft::ByPasshold(n) => {

@@ -160,7 +160,7 @@ fn exit_0_wipe_with_yes_names_what_is_lost_and_leaves_no_vault() {
     desk.enroll("alice").run().expect_code(0);
     let kept = fs::read(desk.passhold.vault().join("vault.db")).unwrap();
     let run = desk.passhold.call(["wipe", "--yes", "--json"]).run().expect_code(0);
-    assert_eq!(run.json(), json!({"wiped": desk.passhold.vault()}));
+    assert_eq!(run.json(), json!({"wiped": desk.passhold.vault(), "tpm": "erased"}));
     assert!(run.stderr.ends_with("passhold: 1: alice at example.org\n"), "{}", run.stderr);
     desk.call(["list"]).run().expect_code(4);
     fs::write(desk.passhold.vault().join("vault.db"), kept).unwrap();
@@ -711,6 +711,89 @@ fn a_wipe_that_was_cut_short_is_completed_by_the_next_and_that_is_a_success() {
     assert_eq!(run.stderr, "passhold: a wipe of it was interrupted, and is completed now\n");
     assert!(!desk.passhold.vault().join("vault.db").exists());
     desk.call(["wipe", "--yes"]).run().expect_code(4);
+}
+
+/// A helper that dies in the middle of the PIN must not have half of one tried, and still less set.
+#[test]
+fn a_pin_that_ends_without_a_newline_is_none() {
+    let next = "Nothing was done. Give the whole line.";
+    let message = "the PIN ended without a newline";
+    let half = |desk: &Desk, line: &[&str]| desk.call(line).arg("--pin-fd=0").stdin("271828");
+    let empty = Desk::empty();
+    refused(|| half(&empty, &["setup"]), 15, "NotConfirmed", message, next);
+    assert!(!empty.passhold.vault().join("vault.db").exists());
+    let desk = Desk::with_vault();
+    desk.enroll("alice").run().expect_code(0);
+    refused(|| half(&desk, &["delete", "1"]), 15, "NotConfirmed", message, next);
+    let change = || desk.call(["pin", "change", "--pin-fd=0"]).stdin(format!("{PIN}\n31415"));
+    refused(change, 15, "NotConfirmed", message, next);
+    assert_eq!(desk.json(["status"])["triesLeft"], 8);
+    desk.sign().run().expect_code(0);
+}
+
+/// Passhold's own count can be an old copy's; only the TPM's says that all is over.
+#[test]
+fn passholds_own_count_never_advises_a_wipe() {
+    let desk = Desk::with_vault();
+    assert!(desk.tpm.tool("tpm2_changeauth", &["-c", "o", "ownersecret"]).unwrap().status.success());
+    let db = rusqlite::Connection::open(desk.passhold.vault().join("vault.db")).unwrap();
+    db.execute("INSERT OR REPLACE INTO tries VALUES (0, 7)", []).unwrap();
+    db.close().unwrap();
+    let enroll = desk.call(["enroll", "--origin", ORIGIN]).stdin(creation_options(RP_ID, "alice", "none"));
+    let run = enroll.pin(WRONG).run().expect_code(5);
+    assert!(run.stderr.contains("0 tries left by Passhold's own count"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("Try again with the right PIN") && !run.stderr.contains("wipe"),
+        "{}",
+        run.stderr
+    );
+    desk.enroll("alice").run().expect_code(0);
+}
+
+#[test]
+fn a_wrong_pin_is_told_though_the_count_cannot_be_had() {
+    let mut desk = Desk::with_vault();
+    desk.enroll("alice").run().expect_code(0);
+    let proxy = Proxy::start(desk.tpm.port()).unwrap();
+    desk.passhold.set_tpm(&proxy.tcti());
+    // GetCapability is refused.
+    let no_status = FaultKind::Rewrite(std::sync::Arc::new(|command, reply| {
+        if command[6..10] == [0, 0, 1, 0x7a] { vec![0x80, 1, 0, 0, 0, 10, 0, 0, 1, 1] } else { reply }
+    }));
+    proxy.arm(Fault::continuous(0, no_status));
+    let run = desk.sign_with_pin(WRONG).run().expect_code(5);
+    assert!(
+        run.stderr.ends_with(
+            "passhold: wrong PIN\nTry again with the right PIN; a right one sets the count back.\n"
+        )
+    );
+}
+
+#[test]
+fn a_pin_change_whose_reply_is_lost_says_that_either_pin_may_be_in_force() {
+    let mut desk = Desk::with_vault();
+    let proxy = Proxy::start(desk.tpm.port()).unwrap();
+    desk.passhold.set_tpm(&proxy.tcti());
+    // NV_ChangeAuth is done, and its reply is lost.
+    let lost = FaultKind::Rewrite(std::sync::Arc::new(|command, reply| {
+        if command[6..10] == [0, 0, 1, 0x3b] { Vec::new() } else { reply }
+    }));
+    proxy.arm(Fault::continuous(0, lost));
+    let run = desk.call(["pin", "change"]).pin(&format!("{PIN}\n{NEW}")).run().expect_code(1);
+    proxy.disarm();
+    assert!(run.stderr.contains("the new PIN may be in force, or still the old one"), "{}", run.stderr);
+    assert!(run.stderr.ends_with("Try the new PIN first, then the old one; the right one settles it.\n"));
+    desk.call(["pin", "change"]).pin(&format!("{NEW}\n{PIN}")).run().expect_code(0);
+}
+
+#[test]
+fn arguments_that_are_not_utf_8_are_a_usage_error() {
+    use std::os::unix::ffi::OsStrExt;
+    let passhold = Passhold::new("swtpm");
+    for args in [["list", "--json", "--bogus"], ["list", "--bogus", "x"]] {
+        let odd = std::ffi::OsStr::from_bytes(b"/tmp/\xff");
+        passhold.bare(args).arg("--vault").arg(odd).run().expect_code(2);
+    }
 }
 
 #[test]

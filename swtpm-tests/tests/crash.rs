@@ -12,11 +12,7 @@
 mod bench;
 mod common;
 
-use std::{
-    io::Write,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{io::Write, thread, time::Instant};
 
 use bench::{Bench, Ending, OPERATIONS, Operation};
 use swtpm_tests::scale;
@@ -137,28 +133,55 @@ fn a_wipe_killed_at_any_call_is_completed_or_never_began() {
     killed_at_each_call(Operation::Wipe, every());
 }
 
-#[test]
-fn random_kills_leave_the_old_state_or_the_new_one() {
-    let (rounds, started) = (scale(24, 10_000), Instant::now());
-    let mut tally = Tally::default();
-    for operation in OPERATIONS {
-        let mut bench = Bench::new(operation);
+fn killed_at_random(operation: Operation) {
+    let kills = scale(24, 10_000).div_ceil(OPERATIONS.len());
+    let (mut tally, started) = (Tally::default(), Instant::now());
+    let mut bench = Bench::new(operation);
+    let tpm = bench.restore();
+    let began = Instant::now();
+    assert!(bench.run(&tpm, &[]).status.success());
+    let whole = began.elapsed();
+    drop(tpm);
+    for i in 0..kills {
         let tpm = bench.restore();
-        let began = Instant::now();
-        assert!(bench.run(&tpm, &[]).status.success());
-        let whole = began.elapsed();
-        drop(tpm);
-        for i in 0..rounds.div_ceil(OPERATIONS.len()) {
-            let tpm = bench.restore();
-            let mut child = bench.command(&tpm, &[]).spawn().unwrap();
-            drop(child.stdin.take().unwrap().write_all(bench.typed().as_bytes()));
-            thread::sleep(whole.mul_f64(f64::from(getrandom::u32().unwrap()) / f64::from(u32::MAX)));
-            drop(child.kill());
-            let output = child.wait_with_output().unwrap();
-            let ending = if i % 2 == 0 { Ending::Shutdown } else { Ending::PowerCut };
-            let found = bench.look(tpm, ending);
-            tally.count(&mut bench, &found, &output.stdout, "a random moment");
-        }
+        let mut child = bench.command(&tpm, &[]).spawn().unwrap();
+        drop(child.stdin.take().unwrap().write_all(bench.typed().as_bytes()));
+        thread::sleep(whole.mul_f64(f64::from(getrandom::u32().unwrap()) / f64::from(u32::MAX)));
+        drop(child.kill());
+        let output = child.wait_with_output().unwrap();
+        let ending = if i % 2 == 0 { Ending::Shutdown } else { Ending::PowerCut };
+        let found = bench.look(tpm, ending);
+        tally.count(&mut bench, &found, &output.stdout, "a random moment");
     }
-    tally.show(&format!("random kills in {:?}", Duration::from_secs(started.elapsed().as_secs())));
+    tally.show(&format!("random, {operation:?}, {} s", started.elapsed().as_secs()));
+}
+
+#[test]
+fn setup_killed_at_random_leaves_nothing_or_a_vault() {
+    killed_at_random(Operation::Setup);
+}
+
+#[test]
+fn enrol_killed_at_random_leaves_the_old_vault_or_the_new_one() {
+    killed_at_random(Operation::Enroll);
+}
+
+#[test]
+fn delete_killed_at_random_leaves_the_old_vault_or_the_new_one() {
+    killed_at_random(Operation::Delete);
+}
+
+#[test]
+fn rename_killed_at_random_leaves_the_old_vault_or_the_new_one() {
+    killed_at_random(Operation::Rename);
+}
+
+#[test]
+fn a_pin_change_killed_at_random_leaves_the_old_pin_or_the_new_one() {
+    killed_at_random(Operation::PinChange);
+}
+
+#[test]
+fn a_wipe_killed_at_random_is_completed_or_never_began() {
+    killed_at_random(Operation::Wipe);
 }

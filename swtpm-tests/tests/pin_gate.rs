@@ -384,7 +384,7 @@ fn under_a_forged_pin_index_no_passkey_is_made_or_deleted_and_no_pin_is_changed(
     }
     println!("pin_gate: forged index, (operation, outcome, passkeys before, after, lockout): {outcomes:?}");
     for (operation, outcome, before, after, lockout) in outcomes {
-        assert!(outcome.is_err(), "{operation}");
+        assert_eq!(outcome.unwrap_err(), "Replaced { what: \"the PIN index\" }", "{operation}");
         assert_eq!(before, after, "{operation}");
         assert_eq!(lockout, 1, "{operation}");
     }

@@ -23,7 +23,7 @@ use swtpm_tests::{
 };
 use tpm_backend::Tpm;
 use vault_core::{
-    CeremonyError, OpenError, UnlockError, Vault, VaultError,
+    CeremonyError, OpenError, UnlockError, Vault, VaultError, Wiped,
     container::{AccountId, Container, ContainerError, LOCK_FILE, State, VAULT_FILE},
     keystore::{KeyStore, KeyStoreError},
     setup,
@@ -310,7 +310,9 @@ fn a_wipe_cut_short_at_any_command_completes_at_the_next_start() {
                     wipe(dir, &mut tpm).unwrap_or_else(|e| panic!("{case}: {e:?}"));
                     completed_by_wipe += 1;
                 }
-                (Ok(()), Err(OpenError::Container(ContainerError::NotFound { .. }))) => done += 1,
+                (Ok(Wiped::SecretAndFile), Err(OpenError::Container(ContainerError::NotFound { .. }))) => {
+                    done += 1
+                }
                 other => panic!("{case}: {other:?}"),
             }
             let again = Vault::open(dir, &mut tpm).map(drop);

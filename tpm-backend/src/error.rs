@@ -44,7 +44,7 @@ pub(crate) fn is_exhausted(error: tss_esapi::Error) -> bool {
 /// Whether a failure may have left something in the TPM whose handle we never learned: every failure that we
 /// do not know may be a reply that was lost or damaged on its way.
 pub(crate) fn lost_a_reply(error: &KeyStoreError) -> bool {
-    matches!(error, KeyStoreError::Failed { .. })
+    matches!(error, KeyStoreError::Failed { .. } | KeyStoreError::PinInDoubt(_))
 }
 
 /// What owner authorization means when the TPM refuses it (it is exempt from dictionary-attack protection).

@@ -2,13 +2,13 @@
 
 use secrecy::ExposeSecret;
 use tss_esapi::{
-    constants::{SessionType, response_code::Tss2ResponseCodeKind as Code},
+    constants::{CapabilityType, SessionType, response_code::Tss2ResponseCodeKind as Code},
     handles::{KeyHandle, NvIndexHandle, NvIndexTpmHandle, ObjectHandle},
     interface_types::{
         resource_handles::NvAuth,
         session_handles::{AuthSession, PolicySession},
     },
-    structures::{Auth, Digest, Nonce},
+    structures::{Auth, CapabilityData, Digest, Nonce},
 };
 use vault_core::{
     Secret,
@@ -21,7 +21,7 @@ use crate::{
     anchor::Place,
     connection::{Connection, Route, Use},
     error::{During, Result, code, failed},
-    policy::NvIndex,
+    policy::{Name, NvIndex},
     srk,
 };
 
@@ -62,7 +62,7 @@ impl Link {
         // The SRK's authorization is empty and the blob is wrapped: nothing to hide, so no session.
         let v =
             tpm.load(AuthSession::Password, |c| c.load(srk, private, public)).map_err(|e| match code(e) {
-                Some(Code::Integrity) => KeyStoreError::Replaced { what: "the vault key" },
+                Some(Code::Integrity) => KeyStoreError::Malformed { what: "the vault key" },
                 _ => failed("loading the vault key", e),
             })?;
         let hmac = tpm.start_session(v, SessionType::Hmac)?;
@@ -75,7 +75,7 @@ impl Link {
     }
 
     pub(crate) fn container_key(&mut self) -> Result<ContainerKey> {
-        let key = find_index(&mut self.tpm, &self.place.key, "the container key's index")?;
+        let key = self.find(|place| &place.key, "the container key's index")?;
         self.tpm.prepare(self.hmac, Then::Continue, Use::EncryptResponse)?;
         let size = self.place.key.size;
         let data = self
@@ -83,14 +83,53 @@ impl Link {
             .execute_with_session(Some(self.hmac), |c| c.nv_read(NvAuth::NvIndex(key), key, size, 0))
             .during("reading the container key")?;
         self.tpm.forget(key.into())?;
-        // libtss2 decrypts a response in the buffer that received it, and keeps the buffer. The next response writes over
-        // it: that of the PIN index, which an unlock asks for anyway.
-        self.pin_index()?;
+        // libtss2 decrypts a response in the buffer that received it, and keeps the buffer. The next response writes over it:
+        // that of the PIN index, which an unlock asks for anyway. A wipe must be able to do without that index.
+        match self.pin_index() {
+            Ok(_) | Err(KeyStoreError::Erased | KeyStoreError::Replaced { .. }) => {}
+            Err(e) => return Err(e),
+        }
         let data: &[u8; 32] = data
             .value()
             .try_into()
             .map_err(|_| KeyStoreError::Replaced { what: "the container key's index" })?;
         Ok(secret_from(|out| out.copy_from_slice(data)))
+    }
+
+    /// An index and its Name, if it is defined, in answers that are authenticated. A reply without a session carries nothing
+    /// that vouches for it, an error reply never does: a chip on the bus could say that an index is gone, or another's.
+    pub(crate) fn look_up(&mut self, index: u32) -> Result<Option<(NvIndexHandle, Name)>> {
+        let (step, hmac) = ("looking for an index", self.hmac);
+        self.tpm.prepare(hmac, Then::Continue, Use::Audit)?;
+        let (capability, _) = self
+            .tpm
+            .execute_with_session(Some(hmac), |c| c.get_capability(CapabilityType::Handles, index, 1))
+            .during(step)?;
+        let CapabilityData::Handles(handles) = capability else {
+            return Err(KeyStoreError::Malformed { what: "the TPM's list of indices" });
+        };
+        if handles.into_inner().first().is_none_or(|first| u32::from(*first) != index) {
+            return Ok(None);
+        }
+        self.tpm.prepare(hmac, Then::Continue, Use::Audit)?;
+        let handle = NvIndexTpmHandle::new(index).during(step)?;
+        let found = self
+            .tpm
+            .execute_with_session(Some(hmac), |c| c.tr_from_tpm_public(handle.into()))
+            .during(step)?;
+        let name = self.tpm.tr_get_name(found).during(step)?;
+        Ok(Some((found.into(), name.value().to_vec())))
+    }
+
+    /// Finds an index of the vault. That it is gone is only believed of the TPM itself.
+    fn find(&mut self, index: fn(&Place) -> &NvIndex, what: &'static str) -> Result<NvIndexHandle> {
+        let index = index(&self.place).clone();
+        match find_index(&mut self.tpm, &index, what) {
+            Err(KeyStoreError::Erased) if self.look_up(index.index)?.is_some() => {
+                Err(KeyStoreError::Replaced { what })
+            }
+            found => found,
+        }
     }
 
     /// What the next proof of the PIN uses; proves nothing yet.
@@ -206,7 +245,7 @@ impl Link {
         if let Some(pin) = self.pin {
             return Ok(pin);
         }
-        let pin = find_index(&mut self.tpm, &self.place.pin, "the PIN index")?;
+        let pin = self.find(|place| &place.pin, "the PIN index")?;
         Ok(*self.pin.insert(pin))
     }
 
@@ -214,7 +253,7 @@ impl Link {
         if let Some(sec) = self.sec {
             return Ok(sec);
         }
-        let sec = find_index(&mut self.tpm, &self.place.sec, "the secret index")?;
+        let sec = self.find(|place| &place.sec, "the secret index")?;
         Ok(*self.sec.insert(sec))
     }
 

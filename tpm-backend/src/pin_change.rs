@@ -24,13 +24,15 @@ pub(crate) fn change(unlocked: &mut UnlockedTpm<'_>, new: &PinSecrets) -> Result
         secret_index(&old, &new, generation | CHANGING)
     };
     unlocked.tpm.on_link(&unlocked.anchor, |link| {
+        // Before anything is written: a PIN index that somebody replaced takes any PIN, and V takes S alone.
+        link.try_vault_secret()?;
         link.prove_pin(Then::Continue)?;
         link.write_secret_index(&both, 0, Use::EncryptCommand, Then::Continue)
     })?;
     // tss-esapi 7.7 lacks NV_ChangeAuth, and a TPM without resource manager has one client at a time.
     unlocked.tpm.close();
     unlocked.tpm.guarded(|tpm| raw::change_pin_auth(&tpm.route, &unlocked.anchor, secret, &new.auth))?;
-    unlocked.tpm.on_link(&unlocked.anchor, |link| {
+    let settled = unlocked.tpm.on_link(&unlocked.anchor, |link| {
         link.set_pin(&new.auth)?;
         link.policy_session()?;
         link.flush_v()?;
@@ -40,7 +42,16 @@ pub(crate) fn change(unlocked: &mut UnlockedTpm<'_>, new: &PinSecrets) -> Result
             other => other,
         })?;
         write_settled(link, secret, &new.mask, generation, Then::End)
-    })
+    });
+    // The new PIN is in force by now; the next unlock settles the rest.
+    settled.map_err(in_doubt)
+}
+
+pub(crate) fn in_doubt(error: KeyStoreError) -> KeyStoreError {
+    match error {
+        KeyStoreError::Replaced { .. } => error,
+        other => KeyStoreError::PinInDoubt(Box::new(other)),
+    }
 }
 
 /// Leaves one masked copy of S; the PIN was proven.

@@ -9,8 +9,8 @@ use std::{
 use secrecy::ExposeSecret;
 use tss_esapi::{
     constants::tss::{
-        TPM2_ALG_AES, TPM2_ALG_CFB, TPM2_ALG_SHA256, TPM2_RC_LOCKOUT, TPM2_RC_OBJECT_MEMORY,
-        TPM2_RC_SESSION_HANDLES, TPM2_RC_SESSION_MEMORY, TPM2_SE_HMAC, TPM2_SE_POLICY,
+        TPM2_ALG_AES, TPM2_ALG_CFB, TPM2_ALG_SHA256, TPM2_RC_LOCKOUT, TPM2_RC_OBJECT_HANDLES,
+        TPM2_RC_OBJECT_MEMORY, TPM2_RC_SESSION_HANDLES, TPM2_RC_SESSION_MEMORY, TPM2_SE_HMAC, TPM2_SE_POLICY,
         TPMA_SESSION_CONTINUESESSION, TPMA_SESSION_DECRYPT,
     },
     tss2_esys::{
@@ -32,6 +32,7 @@ use crate::{
     anchor::{Place, WrappedKey},
     connection::{Leftovers, Route},
     error::Result,
+    pin_change::in_doubt,
     policy::{Name, cc},
     srk,
 };
@@ -62,7 +63,8 @@ pub(crate) fn change_pin_auth(route: &Route, anchor: &Anchor, secret: &Secret, a
     esys.policy_command_code(policy, cc::NV_CHANGE_AUTH)?;
     esys.policy_secret(v, policy, hmac)?;
     esys.policy_or(policy, &place.policies.pin_branches)?;
-    esys.nv_change_auth(pin, policy, hmac, auth)
+    // An error reply may hide that it was done.
+    esys.nv_change_auth(pin, policy, hmac, auth).map_err(in_doubt)
 }
 
 /// An ESYS context of our own: tss-esapi lends nobody its.
@@ -273,7 +275,7 @@ fn check(during: &'static str, rc: TSS2_RC) -> Result<()> {
     match rc {
         0 => Ok(()),
         TPM2_RC_LOCKOUT => Err(KeyStoreError::Lockout { heals_in: None }),
-        TPM2_RC_OBJECT_MEMORY => Err(KeyStoreError::Exhausted { what: "objects" }),
+        TPM2_RC_OBJECT_MEMORY | TPM2_RC_OBJECT_HANDLES => Err(KeyStoreError::Exhausted { what: "objects" }),
         TPM2_RC_SESSION_MEMORY | TPM2_RC_SESSION_HANDLES => {
             Err(KeyStoreError::Exhausted { what: "sessions" })
         }

@@ -7,7 +7,8 @@ use tss_esapi::{
 };
 use vault_core::{
     keystore::{
-        Anchor, ContainerKey, KeyStore, KeyStoreError, Provisioned, RecordAnchor, TpmStatus, UnlockedKeys,
+        Anchor, ContainerKey, Erased, KeyStore, KeyStoreError, Mandate, Provisioned, RecordAnchor, TpmStatus,
+        UnlockedKeys,
     },
     pin::PinSecrets,
 };
@@ -167,6 +168,8 @@ impl KeyStore for Tpm {
     }
 
     fn status(&mut self, anchor: Option<&Anchor>) -> Result<TpmStatus> {
+        // A device without a resource manager is opened once at a time.
+        self.close();
         self.guarded(|tpm| status::status(&tpm.route, tpm.owner_auth()?.as_ref(), anchor))
     }
 
@@ -174,9 +177,11 @@ impl KeyStore for Tpm {
         self.close();
     }
 
-    fn erase(&mut self, anchor: &Anchor) -> Result<()> {
+    fn erase(&mut self, anchor: &Anchor, mandate: Mandate) -> Result<Erased> {
+        // A link may have found indices that are not there any more.
+        self.close();
         let owner = self.owner_auth()?;
-        let erased = self.on_link(anchor, |link| erase::erase(link, owner.as_ref()));
+        let erased = self.on_link(anchor, |link| erase::erase(link, owner.as_ref(), mandate));
         self.close();
         erased
     }

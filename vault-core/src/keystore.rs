@@ -102,6 +102,25 @@ pub enum Then {
     End,
 }
 
+/// On whose word a vault is erased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mandate {
+    /// The anchor is authentic, or the person asked.
+    Given,
+    /// Nobody's: all that may be cleared away is what a cut set-up or wipe leaves without a container key. Where there is
+    /// more, that is [`KeyStoreError::Replaced`].
+    None,
+}
+
+/// What an erasure found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Erased {
+    /// The PIN-gated secret, which is destroyed.
+    Secret,
+    /// No such secret.
+    Nothing,
+}
+
 /// Told the anchor before anything lasting is made in the TPM.
 pub type RecordAnchor<'a> = dyn FnMut(&Anchor) -> Result<(), Box<dyn StdError + Send + Sync>> + 'a;
 
@@ -132,9 +151,9 @@ pub trait KeyStore {
     /// Gives back what is held between two operations. A vault calls it before it lets the next process in.
     fn release(&mut self);
 
-    /// Destroys a vault's objects, the PIN-gated secret first. Those already gone are no error. An error about the owner
-    /// authorization means that nothing was destroyed.
-    fn erase(&mut self, anchor: &Anchor) -> Result<(), KeyStoreError>;
+    /// Destroys a vault's objects, the PIN-gated secret first and the container key last. Those already gone are no error.
+    /// An error about the owner authorization means that nothing was destroyed.
+    fn erase(&mut self, anchor: &Anchor, mandate: Mandate) -> Result<Erased, KeyStoreError>;
 }
 
 /// A key store that has just accepted the PIN, for one operation.
@@ -226,8 +245,8 @@ pub enum KeyStoreError {
     /// It was given and is wrong.
     #[error("wrong owner authorization")]
     OwnerAuthWrong,
-    /// The anchor or a key blob does not decode; the container vouched for it, so a program is wrong.
-    #[error("{what} does not decode")]
+    /// The anchor, a key blob or an answer of the TPM is not one.
+    #[error("{what} is malformed")]
     Malformed {
         /// What.
         what: &'static str,
@@ -235,6 +254,9 @@ pub enum KeyStoreError {
     /// `record` failed; nothing was made in the TPM.
     #[error("set-up could not be recorded")]
     NotRecorded(#[source] Box<dyn StdError + Send + Sync>),
+    /// A PIN change was cut short after it had begun: the old PIN may be in force or the new one.
+    #[error("the PIN change was cut short: the new PIN may be in force, or still the old one")]
+    PinInDoubt(#[source] Box<KeyStoreError>),
     /// A signature came back that its key did not make.
     #[error("the TPM returned a signature that does not verify")]
     BadSignature,

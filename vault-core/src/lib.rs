@@ -13,7 +13,8 @@ mod vault;
 pub mod webauthn;
 
 pub use vault::{
-    CeremonyError, OpenError, PIN_LIMIT, TriesLeft, UnlockError, Unlocked, Vault, VaultError, setup, wipe,
+    CeremonyError, OpenError, PIN_LIMIT, TriesLeft, UnlockError, Unlocked, Vault, VaultError, Wiped, setup,
+    wipe,
 };
 
 /// 32 secret bytes: redacted in `Debug`, zeroized on drop, neither `Clone` nor `Serialize`.

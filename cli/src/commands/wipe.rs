@@ -1,5 +1,5 @@
 use serde_json::json;
-use vault_core::{VaultError, container::State};
+use vault_core::{VaultError, Wiped, container::State};
 
 use crate::{
     app::{App, Keys, note, patiently},
@@ -21,24 +21,35 @@ pub(crate) fn run(app: &mut App, yes: bool) -> Result<()> {
                 .next("To destroy the vault, type the word."));
         }
     }
-    patiently(|| vault_core::wipe(&app.dir, &mut keys.tpm), VaultError::is_busy)?;
-    app.print(&json!({"wiped": app.dir}), || {
-        "The vault is destroyed. The TPM has forgotten its secret: no copy of the file can sign again."
-            .to_owned()
-    })
+    let (tpm, text) = match patiently(|| vault_core::wipe(&app.dir, &mut keys.tpm), VaultError::is_busy)? {
+        Wiped::SecretAndFile => (
+            "erased",
+            "The vault is destroyed. The TPM has forgotten its secret: no copy of the file can sign again.",
+        ),
+        Wiped::File => (
+            "held nothing",
+            "The vault's file is removed. This TPM held no secret of it; in one that does, a copy of the file still signs.",
+        ),
+    };
+    app.print(&json!({"wiped": app.dir, "tpm": tpm}), || text.to_owned())
 }
 
 fn tell_what_is_lost(app: &App, keys: &mut Keys) -> Result<()> {
-    match app.container()?.state()? {
-        State::Provisioning => {
+    let container = app.container()?;
+    match container.state()? {
+        State::Provisioning if container.is_empty()? => {
             note("its set-up was interrupted: it holds no passkeys");
+            return Ok(());
+        }
+        State::Provisioning => {
+            note("its file says that set-up was interrupted, and holds passkeys all the same");
             return Ok(());
         }
         State::Wiping => {
             note("a wipe of it was interrupted, and is completed now");
             return Ok(());
         }
-        State::Active => {}
+        State::Active => drop(container),
     }
     match app.open(keys).and_then(|vault| Ok(vault.accounts()?)) {
         Ok(accounts) => {

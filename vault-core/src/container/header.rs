@@ -1,5 +1,6 @@
 use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use super::{ContainerError, Damage, seal::Sealer, tree::Digest};
 use crate::keystore::{Anchor, TpmKind};
@@ -33,7 +34,7 @@ impl Header {
         let row = db
             .query_row(columns, [], |row| {
                 let texts: (String, String) = (row.get(1)?, row.get(3)?);
-                let fields = (row.get(0)?, row.get(2)?, row.get(4)?, row.get(5)?, row.get(6)?);
+                let fields = (row.get(0)?, row.get::<_, Vec<u8>>(2)?, row.get(4)?, row.get(5)?, row.get(6)?);
                 Ok((texts, fields))
             })
             .optional()?;
@@ -41,7 +42,7 @@ impl Header {
         let header = Self {
             vault_id,
             state: State::from_text(&state).ok_or(Damage::Header)?,
-            anchor: Anchor(anchor),
+            anchor: Anchor(checked(&anchor).ok_or(Damage::Header)?),
             kind: kind_from_text(&kind).ok_or(Damage::Header)?,
             generation,
             root,
@@ -56,7 +57,7 @@ impl Header {
             (
                 self.vault_id,
                 self.state.as_text(),
-                &self.anchor.0,
+                with_checksum(&self.anchor.0),
                 kind_as_text(self.kind),
                 self.generation,
                 self.root,
@@ -78,6 +79,17 @@ impl Header {
         message.extend(&self.anchor.0);
         sealer.header_mac(&message)
     }
+}
+
+/// The anchor leads to the key that authenticates everything, so it is used before it can be authenticated. Its plain
+/// checksum keeps damage from looking like a TPM without the vault's keys; against edits it does nothing.
+fn with_checksum(anchor: &[u8]) -> Vec<u8> {
+    [anchor, &Sha256::digest(anchor)].concat()
+}
+
+fn checked(stored: &[u8]) -> Option<Vec<u8>> {
+    let (anchor, checksum) = stored.split_last_chunk::<32>()?;
+    (*checksum == *Sha256::digest(anchor)).then(|| anchor.to_vec())
 }
 
 impl State {

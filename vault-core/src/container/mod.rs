@@ -111,6 +111,8 @@ impl From<rusqlite::Error> for ContainerError {
         let what = match &error {
             Error::SqliteFailure(e, _) => match e.code {
                 ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Damage::File,
+                // Our statements are fixed: if one makes no sense, or the format has another number, it is the file's doing.
+                _ if e.extended_code == rusqlite::ffi::SQLITE_ERROR => Damage::File,
                 _ => return Self::Database(error),
             },
             // A column of another type or range than STRICT tables and our own writes allow.

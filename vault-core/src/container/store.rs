@@ -71,16 +71,16 @@ impl Store {
         self.header.generation
     }
 
-    /// Passhold's own count of wrong PINs since the last right one.
-    pub fn wrong_pins(&self) -> Result<u32, ContainerError> {
-        let count = self.db().query_row("SELECT wrong FROM tries", [], |row| row.get(0)).optional()?;
-        Ok(count.unwrap_or(0))
+    /// Passhold's own count of wrong PINs since the last right one: a hint, so one that cannot be read is none.
+    #[must_use]
+    pub fn wrong_pins(&self) -> u32 {
+        self.db().query_row("SELECT wrong FROM tries", [], |row| row.get(0)).unwrap_or(0)
     }
 
     /// Sets that count.
     pub fn set_wrong_pins(&mut self, count: u32) -> Result<(), ContainerError> {
         self.db().execute("INSERT OR REPLACE INTO tries (id, wrong) VALUES (0, ?1)", [count])?;
-        Ok(())
+        checkpoint(self.db())
     }
 
     /// The passkeys of one relying party, oldest first; proven complete.
@@ -168,7 +168,7 @@ impl Store {
         let header = Header { state, ..self.header.clone() };
         header.store(self.db(), header.mac(&self.sealer))?;
         self.header = header;
-        Ok(())
+        checkpoint(self.db())
     }
 
     /// Gives the container back, to be removed.
@@ -203,9 +203,7 @@ impl Store {
         header.store(&tx, header.mac(&self.sealer))?;
         tx.commit()?;
         self.header = header;
-        // In the main file before anyone is told: a vault at rest is one file, and a damaged
-        // write-ahead log could silently lose the end of it.
-        self.db().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        checkpoint(self.db())?;
         Ok(result)
     }
 
@@ -243,6 +241,12 @@ impl Store {
         let account = ciborium::from_reader(plain.as_slice()).map_err(|_| damaged())?;
         Ok((row.id, account))
     }
+}
+
+/// Puts a change into the main file before anyone is told: a vault at rest is one file. The end of a damaged write-ahead
+/// log could silently be lost, and one that stays behind is replayed into whatever file is put in the vault's place.
+fn checkpoint(db: &Connection) -> Result<(), ContainerError> {
+    Ok(db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
 }
 
 /// Whether every page of the file has its place. What is to be written takes pages that `SQLite` believes free, and a

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::VaultError;
 use crate::{
     container::{Container, ContainerError, Damage, State, Vacancy},
-    keystore::{KeyStore, KeyStoreError},
+    keystore::{Erased, KeyStore, KeyStoreError, Mandate},
     pin::{PinMaterial, PinSecrets},
     secret_from,
 };
@@ -25,55 +25,75 @@ pub fn setup(
     let secrets = PinSecrets::derive(pin, &vault_id);
     let mut recorded = None;
     let provisioned = keys.provision(&secrets, &key, &mut |anchor| {
-        recorded = Some(vacancy.create(vault_id, anchor, &key)?);
+        recorded = Some((vacancy.create(vault_id, anchor, &key)?, anchor.clone()));
         Ok(())
     });
     match (provisioned, recorded) {
-        (Ok(provisioned), Some(container)) => Ok(container.activate(provisioned.kind, &key)?),
+        (Ok(provisioned), Some((container, _))) => Ok(container.activate(provisioned.kind, &key)?),
         (Ok(_), None) => Err(KeyStoreError::Malformed { what: "the set-up record" }.into()),
         (Err(e), None) => Err(e.into()),
-        (Err(e), Some(container)) => {
+        (Err(e), Some((container, anchor))) => {
             // If this fails too, the record stays, and the next set-up tries again.
-            drop(erase_and_remove(container, keys));
+            drop(remove(container, keys.erase(&anchor, Mandate::Given), Header::Authentic));
             Err(e.into())
         }
     }
 }
 
+/// What a wipe destroyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wiped {
+    /// The secret in the TPM, and the file: no copy of it can sign again.
+    SecretAndFile,
+    /// The file alone: this TPM held no secret of it. If another one made it, a copy still signs there.
+    File,
+}
+
 /// Destroys the vault in `dir`: the TPM forgets its secret first, so that no copy of the container can
 /// ever sign again. Works without the PIN, and on a container whose passkeys cannot be read.
-pub fn wipe(dir: &Path, keys: &mut dyn KeyStore) -> Result<(), VaultError> {
+pub fn wipe(dir: &Path, keys: &mut dyn KeyStore) -> Result<Wiped, VaultError> {
     let container = Container::open(dir)?;
-    if container.state()? != State::Active {
-        return erase_and_remove(container, keys);
-    }
-    let key = match keys.container_key(&container.anchor()?) {
-        Ok(key) => key,
-        Err(e) if is_gone(&e) => return erase_and_remove(container, keys),
-        Err(e) => return Err(e.into()),
-    };
-    let mut store = match container.unseal(&key) {
-        Ok(store) => store,
-        Err(ContainerError::Damaged { .. }) => return erase_and_remove(Container::open(dir)?, keys),
+    let anchor = container.anchor()?;
+    let mut store = match keys.container_key(&anchor) {
+        Ok(key) => match container.unseal(&key) {
+            Ok(store) => store,
+            Err(ContainerError::Damaged { .. }) => {
+                return remove(Container::open(dir)?, keys.erase(&anchor, Mandate::Given), Header::Unproven);
+            }
+            Err(e) => return Err(e.into()),
+        },
+        Err(e) if no_longer_vouched_for(&e) => {
+            return remove(container, keys.erase(&anchor, Mandate::Given), Header::Unproven);
+        }
         Err(e) => return Err(e.into()),
     };
     // From here on the wipe completes, at the next start if not now.
+    let before = store.state();
     store.set_state(State::Wiping)?;
-    let erased = keys.erase(store.anchor());
+    let erased = keys.erase(&anchor, Mandate::Given);
     if let Err(KeyStoreError::OwnerAuthNeeded | KeyStoreError::OwnerAuthWrong) = erased {
         // The TPM refused before anything was destroyed.
-        store.set_state(State::Active)?;
+        store.set_state(before)?;
     }
-    remove_erased(store.into_container(), erased)
+    remove(store.into_container(), erased, Header::Authentic)
 }
 
-/// Completes a wipe that was begun. A mark that the vault did not write itself is not believed.
-pub(super) fn finish_wipe(container: Container, keys: &mut dyn KeyStore) -> Result<(), VaultError> {
-    match keys.container_key(&container.anchor()?) {
-        Ok(key) => erase_and_remove(container.unseal(&key)?.into_container(), keys),
-        Err(e) if is_gone(&e) => erase_and_remove(container, keys),
-        Err(e) => Err(e.into()),
+/// Removes what a cut set-up or wipe left, and nothing that may be a vault: whoever can write to the file can mark it so. The
+/// mark is believed under the container key, which is erased last, or where nothing is left to destroy.
+pub(super) fn clear(container: Container, keys: &mut dyn KeyStore) -> Result<(), VaultError> {
+    let anchor = container.anchor()?;
+    let (container, erased) = match keys.container_key(&anchor) {
+        Ok(key) => {
+            let container = container.unseal(&key)?.into_container();
+            (container, keys.erase(&anchor, Mandate::Given))
+        }
+        Err(e) if no_longer_vouched_for(&e) => (container, keys.erase(&anchor, Mandate::None)),
+        Err(e) => return Err(e.into()),
+    };
+    if let Err(KeyStoreError::Replaced { .. }) = erased {
+        return Err(ContainerError::from(Damage::Header).into());
     }
+    remove(container, erased, Header::Authentic).map(drop)
 }
 
 fn clear_remains(dir: &Path, keys: &mut dyn KeyStore) -> Result<(), VaultError> {
@@ -84,26 +104,34 @@ fn clear_remains(dir: &Path, keys: &mut dyn KeyStore) -> Result<(), VaultError> 
     };
     match container.state()? {
         State::Active => Err(ContainerError::Exists { dir: dir.to_owned() }.into()),
-        // A set-up that was interrupted has no passkeys: that mark is not believed.
+        // A set-up that was interrupted has no passkeys.
         State::Provisioning if !container.is_empty()? => Err(ContainerError::from(Damage::Header).into()),
-        State::Provisioning => Ok(erase_and_remove(container, keys)?),
-        State::Wiping => Ok(finish_wipe(container, keys)?),
+        State::Provisioning | State::Wiping => clear(container, keys),
     }
 }
 
-fn erase_and_remove(container: Container, keys: &mut dyn KeyStore) -> Result<(), VaultError> {
-    let erased = keys.erase(&container.anchor()?);
-    remove_erased(container, erased)
+/// Whether the header that says what to erase is known to be Passhold's own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Header {
+    Authentic,
+    Unproven,
 }
 
-fn remove_erased(container: Container, erased: Result<(), KeyStoreError>) -> Result<(), VaultError> {
-    match erased {
-        Err(KeyStoreError::KeysGone) | Ok(()) => Ok(container.remove()?),
-        Err(e) => Err(e.into()),
-    }
+fn remove(
+    container: Container,
+    erased: Result<Erased, KeyStoreError>,
+    header: Header,
+) -> Result<Wiped, VaultError> {
+    let wiped = match (erased, header) {
+        (Ok(Erased::Secret), _) | (Ok(Erased::Nothing), Header::Authentic) => Wiped::SecretAndFile,
+        (Ok(Erased::Nothing), Header::Unproven) | (Err(KeyStoreError::KeysGone), _) => Wiped::File,
+        (Err(e), _) => return Err(e.into()),
+    };
+    container.remove()?;
+    Ok(wiped)
 }
 
-/// Whether the vault's objects are no longer in this TPM, so that there is nothing left to read or protect.
-fn is_gone(error: &KeyStoreError) -> bool {
-    matches!(error, KeyStoreError::KeysGone | KeyStoreError::Erased)
+/// Whether there is no container key any more that could tell an authentic header from an edited one.
+fn no_longer_vouched_for(error: &KeyStoreError) -> bool {
+    matches!(error, KeyStoreError::KeysGone | KeyStoreError::Erased | KeyStoreError::Replaced { .. })
 }

@@ -5,7 +5,7 @@ mod life;
 mod unlocked;
 
 pub use errors::{CeremonyError, OpenError, UnlockError, VaultError};
-pub use life::{setup, wipe};
+pub use life::{Wiped, setup, wipe};
 pub use unlocked::Unlocked;
 
 use std::path::Path;
@@ -64,7 +64,7 @@ impl<'k> Vault<'k> {
             State::Active => {}
             State::Provisioning => return Err(OpenError::Unfinished),
             State::Wiping => {
-                life::finish_wipe(container, keys)?;
+                life::clear(container, keys)?;
                 return Err(OpenError::Wiped);
             }
         }
@@ -126,12 +126,12 @@ impl<'k> Vault<'k> {
     /// How many wrong PINs are still allowed, if some were wrong since the last right one; asks the
     /// TPM only then.
     pub fn tries_left_if_fewer(&mut self) -> Result<Option<TriesLeft>, UnlockError> {
-        Ok(if self.store.wrong_pins()? == 0 { None } else { Some(self.tries_left()?) })
+        Ok(if self.store.wrong_pins() == 0 { None } else { Some(self.tries_left()?) })
     }
 
     /// How many wrong PINs are still allowed.
     pub fn tries_left(&mut self) -> Result<TriesLeft, UnlockError> {
-        let own = TriesLeft::ByPasshold(PIN_LIMIT.saturating_sub(self.store.wrong_pins()?));
+        let own = TriesLeft::ByPasshold(PIN_LIMIT.saturating_sub(self.store.wrong_pins()));
         Ok(self.status()?.wrong_pins.map_or(own, |wrong| TriesLeft::ByTpm(wrong.left())))
     }
 
@@ -159,7 +159,7 @@ impl<'k> Vault<'k> {
 /// Passhold's own count is a hint for the next prompt. The TPM has decided by now, and a full disk must not hide
 /// what it said.
 fn remember_wrong_pins(store: &mut Store, count: impl FnOnce(u32) -> u32) {
-    let Ok(before) = store.wrong_pins() else { return };
+    let before = store.wrong_pins();
     let now = count(before);
     if now != before {
         store.set_wrong_pins(now).ok();

@@ -98,7 +98,10 @@ impl RpId {
         if rp_id.is_empty() || !is_suffix {
             return Err(RpIdError::Foreign { rp_id: rp_id.to_owned(), origin: origin.to_string() });
         }
-        if psl::suffix_str(rp_id) == Some(rp_id) {
+        // The second: below a.b.c there can be a suffix although a.b.c is none itself (compute.amazonaws.com).
+        let is_public = psl::suffix_str(rp_id) == Some(rp_id);
+        let is_above_public = psl::suffix_str(domain).is_some_and(|suffix| suffix.len() >= rp_id.len());
+        if is_public || is_above_public {
             return Err(RpIdError::PublicSuffix { rp_id: rp_id.to_owned() });
         }
         Ok(Self(rp_id.to_owned()))
@@ -241,6 +244,13 @@ mod tests {
             ("https://alice.github.io", "github.io"),
             ("https://host.internal", "internal"),
             ("http://app.localhost", "localhost"),
+            // The standard's own table.
+            ("https://www.example.compute.amazonaws.com", "amazonaws.com"),
+            ("https://www.example.compute.amazonaws.com", "compute.amazonaws.com"),
+            ("https://evil.s3.amazonaws.com", "amazonaws.com"),
+            ("https://evil.blob.core.windows.net", "windows.net"),
+            ("https://evil.blob.core.windows.net", "core.windows.net"),
+            ("https://www.xn--gmq050i.hk", "xn--gmq050i.hk"),
         ] {
             assert_eq!(rp_id(origin, Some(id)), Err(RpIdError::PublicSuffix { rp_id: id.into() }));
         }
@@ -250,6 +260,7 @@ mod tests {
     #[test]
     fn registrable_suffixes_and_the_domain_itself_are_accepted() {
         assert_eq!(rp_id("https://login.example.co.uk", Some("example.co.uk")), Ok("example.co.uk".into()));
+        assert_eq!(rp_id("https://www.amazonaws.com", Some("amazonaws.com")), Ok("amazonaws.com".into()));
         assert_eq!(rp_id("https://login.example.org", None), Ok("login.example.org".into()));
         assert_eq!(rp_id("http://localhost:8080", Some("localhost")), Ok("localhost".into()));
     }

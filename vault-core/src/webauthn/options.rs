@@ -51,7 +51,7 @@ pub struct GetRequest {
     /// For whom.
     pub rp_id: RpId,
     pub(crate) challenge: Vec<u8>,
-    pub(crate) allow: Vec<Vec<u8>>,
+    pub(crate) allow: Option<Vec<Vec<u8>>>,
 }
 
 /// Why a relying party's options cannot be served.
@@ -127,14 +127,18 @@ impl GetRequest {
         Ok(Self {
             rp_id: RpId::for_origin(json.rp_id.as_deref(), &origin)?,
             challenge: decode_challenge(&json.challenge)?,
-            allow: decode_ids("allowCredentials", &json.allow_credentials)?,
+            allow: match json.allow_credentials.as_slice() {
+                [] => None,
+                list => Some(decode_ids("allowCredentials", list)?),
+            },
             origin,
         })
     }
 
-    /// An empty list allows every discoverable credential, and all of ours are.
+    /// No list allows every discoverable credential, and all of ours are. One that names only types that we do not know
+    /// allows none (Level 3 §5.1.4.2).
     pub(crate) fn allows(&self, id: &CredentialId) -> bool {
-        self.allow.is_empty() || self.allow.iter().any(|allowed| allowed == id.as_bytes())
+        self.allow.as_ref().is_none_or(|list| list.iter().any(|allowed| allowed == id.as_bytes()))
     }
 }
 
@@ -309,6 +313,21 @@ mod tests {
     #[test]
     fn an_empty_parameter_list_means_es256_too() {
         assert!(create(|j| j["pubKeyCredParams"] = json!([])).is_ok());
+    }
+
+    #[test]
+    fn a_list_of_unknown_types_alone_allows_nothing() {
+        let ours = CredentialId::random(&mut getrandom::rand_core::UnwrapErr(getrandom::SysRng));
+        let allowed = |list: Value| {
+            let json = json!({"challenge": "AA", "allowCredentials": list}).to_string();
+            let origin = Origin::parse("https://example.org").unwrap();
+            let request = GetRequest::from_json(&json, origin).unwrap();
+            request.allows(&ours)
+        };
+        assert!(allowed(json!([])));
+        assert!(allowed(json!([{"type": "public-key", "id": ours.to_string()}])));
+        assert!(!allowed(json!([{"type": "public-key", "id": "AQM"}])));
+        assert!(!allowed(json!([{"type": "other", "id": ours.to_string()}])));
     }
 
     #[test]

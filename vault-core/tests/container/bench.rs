@@ -13,8 +13,8 @@ use tempfile::TempDir;
 use vault_core::{
     container::{Account, AccountId, Container, ContainerError, Damage, State, Store, VAULT_FILE, Vacancy},
     keystore::{
-        Anchor, ContainerKey, KeyStore, KeyStoreError, Provisioned, RecordAnchor, TpmKind, TpmStatus,
-        UnlockedKeys,
+        Anchor, ContainerKey, Erased, KeyStore, KeyStoreError, Mandate, Provisioned, RecordAnchor, TpmKind,
+        TpmStatus, UnlockedKeys,
     },
     pin::{Pin, PinSecrets},
     secret_from,
@@ -374,7 +374,7 @@ impl KeyStore for Untouchable {
         panic!("the TPM was asked for its status")
     }
 
-    fn erase(&mut self, _: &Anchor) -> Result<(), KeyStoreError> {
+    fn erase(&mut self, _: &Anchor, _: Mandate) -> Result<Erased, KeyStoreError> {
         panic!("a vault's keys were erased")
     }
 }

@@ -247,8 +247,8 @@ fn only_the_user_can_read_the_folder_and_what_is_in_it() {
 #[test]
 fn the_log_of_a_former_vault_does_not_get_into_a_new_one() {
     let old = Bench::small();
-    let mut store = old.store();
-    store.set_wrong_pins(5).unwrap();
+    let db = rusqlite::Connection::open(old.dir().join(VAULT_FILE)).unwrap();
+    db.execute_batch("PRAGMA journal_mode = WAL; INSERT INTO tries VALUES (0, 5)").unwrap();
     let log = fs::read(old.dir().join(format!("{VAULT_FILE}-wal"))).unwrap();
     assert_ne!(log.len(), 0);
     let bench = Bench::empty();
@@ -257,21 +257,26 @@ fn the_log_of_a_former_vault_does_not_get_into_a_new_one() {
     container.activate(TpmKind::Firmware, &key()).unwrap();
     drop(container);
     let store = bench.store();
-    assert_eq!((store.vault_id(), store.wrong_pins().unwrap()), (&[1; 16], 0));
+    assert_eq!((store.vault_id(), store.wrong_pins()), (&[1; 16], 0));
     assert_eq!(store.accounts().unwrap(), []);
 }
 
 #[test]
 fn passholds_own_count_of_wrong_pins_is_kept_and_is_only_a_hint() {
     let bench = Bench::small();
-    assert_eq!(bench.store().wrong_pins().unwrap(), 0);
+    assert_eq!(bench.store().wrong_pins(), 0);
     bench.store().set_wrong_pins(3).unwrap();
-    assert_eq!(bench.store().wrong_pins().unwrap(), 3);
+    assert_eq!(bench.store().wrong_pins(), 3);
+    // No log stays behind, to be replayed into whatever file is put here next.
+    let mut store = bench.store();
+    store.set_wrong_pins(3).unwrap();
+    let log = bench.dir().join(format!("{VAULT_FILE}-wal"));
+    assert_eq!(fs::metadata(log).unwrap().len(), 0);
+    drop(store);
     bench.edit("DELETE FROM tries");
-    assert_eq!(bench.store().wrong_pins().unwrap(), 0);
+    assert_eq!(bench.store().wrong_pins(), 0);
     bench.edit("INSERT INTO tries VALUES (0, -1)");
-    let error = bench.store().wrong_pins().unwrap_err();
-    assert!(matches!(error, ContainerError::Damaged { what: Damage::File }));
+    assert_eq!(bench.store().wrong_pins(), 0);
     assert_eq!(bench.look().known().len(), 3);
 }
 
