@@ -19,7 +19,7 @@ pub struct UserPresent(());
 
 impl UserPresent {
     /// The caller vouches that it showed a person the relying party, the account and the origin, and
-    /// that the person went on.
+    /// that the person went on. A program that takes the PIN from another program vouches for that one's person.
     #[must_use]
     pub fn confirmed() -> Self {
         Self(())
