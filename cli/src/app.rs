@@ -128,7 +128,9 @@ impl App {
         if let Some(left) = vault.tries_left_if_fewer()? {
             note(crate::terminal::tries(left));
         }
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             let pin = self.pins.read("PIN: ")?;
             let refused = match vault.unlock(&pin.material()) {
                 Ok(unlocked) => return operation(self, unlocked, UserPresent::confirmed()),
@@ -145,7 +147,6 @@ impl App {
             }
             note(failure);
         }
-        Err(Failure::new(Exit::WrongPin, "wrong PIN"))
     }
 
     /// Prints a command's result: JSON alone, or text.

@@ -75,6 +75,9 @@ Exit codes:
   17  the TPM's owner authorization is needed, or wrong
   18  there is a vault already";
 
+const DAMAGED: &str = "Nothing was changed. Put back a copy of the newest vault.db. Without one, try \"passhold wipe\"; \
+     if that fails too, delete the folder.";
+
 /// An error as a person or a script meets it.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -160,10 +163,11 @@ impl From<ContainerError> for Failure {
                 "Use it, name another folder with --vault, or destroy it with \"passhold wipe\".",
             ),
             ContainerError::Busy { .. } => new(Exit::Busy, "Try again when that process is done."),
-            ContainerError::NotAVault { .. } | ContainerError::Damaged { .. } => new(
+            ContainerError::NotAVault { .. } => new(
                 Exit::Damaged,
                 "Nothing was changed. Put back a copy of the newest vault.db, if you have one.",
             ),
+            ContainerError::Damaged { .. } => new(Exit::Damaged, DAMAGED),
             ContainerError::NewerFormat { .. } => {
                 new(Exit::Damaged, "Use the Passhold that wrote it, or a newer one.")
             }
@@ -226,6 +230,10 @@ impl From<KeyStoreError> for Failure {
             KeyStoreError::Exhausted { .. } => {
                 new(Exit::NoTpm, "Another program left something loaded. Try again; if it stays, run \"tpm2_flushcontext -t\" and \"tpm2_flushcontext -l\", or use device:/dev/tpmrm0.".into())
             }
+            KeyStoreError::NoNvSpace => new(
+                Exit::NoTpm,
+                "\"tpm2_getcap handles-nv-index\" shows what is there, \"tpm2_nvundefine\" removes what nobody needs.".into(),
+            ),
             KeyStoreError::TooOld => new(Exit::NoTpm, "A TPM of specification 1.38 or later is needed.".into()),
             KeyStoreError::KeysGone | KeyStoreError::Erased => new(
                 Exit::KeysGone,
@@ -248,10 +256,7 @@ impl From<KeyStoreError> for Failure {
             KeyStoreError::Failed { source, .. } => {
                 Self::unexpected(message, source).next("Try again; if it stays, \"passhold status\" says more.")
             }
-            KeyStoreError::Malformed { .. } => new(
-                Exit::Damaged,
-                "Nothing was changed. Put back a copy of the newest vault.db, if you have one.".into(),
-            ),
+            KeyStoreError::Malformed { .. } => new(Exit::Damaged, DAMAGED.into()),
             KeyStoreError::PinInDoubt(cause) => Self::unexpected(message, cause)
                 .next("Try the new PIN first, then the old one; the right one settles it."),
             _ => Self::new(Exit::Unexpected, message).next("Nothing was answered to the site. Try again."),
@@ -278,6 +283,9 @@ impl From<OpenError> for Failure {
         match error {
             OpenError::Container(e) => e.into(),
             OpenError::KeyStore(e) => e.into(),
+            OpenError::WipePending(e) => Self::new(Exit::OwnerAuth, message)
+                .caused_by(e)
+                .next("\"passhold wipe --owner-auth-fd N\" completes it."),
             OpenError::Unfinished => Self::new(Exit::NoVault, message).next("Run \"passhold setup\" again."),
             _ => Self::new(Exit::NoVault, message).next("Make a new vault with \"passhold setup\"."),
         }

@@ -21,6 +21,10 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use serde_json::{Value, json};
 use swtpm_tests::proxy::{Fault, FaultKind, Proxy};
 use swtpm_tests::{Call, PIN, Passhold, Program, Run, Running, TestTpm, creation_options, request_options};
+use vault_core::{
+    container::{Container, State},
+    keystore::KeyStore,
+};
 
 const ORIGIN: &str = "https://example.org";
 const RP_ID: &str = "example.org";
@@ -708,9 +712,26 @@ fn a_wipe_that_was_cut_short_is_completed_by_the_next_and_that_is_a_success() {
     proxy.disarm();
     assert!(desk.passhold.vault().join("vault.db").exists());
     let run = desk.call(["wipe", "--yes"]).run().expect_code(0);
-    assert_eq!(run.stderr, "passhold: a wipe of it was interrupted, and is completed now\n");
+    assert_eq!(run.stderr, "passhold: a wipe of it was interrupted, and will be completed\n");
     assert!(!desk.passhold.vault().join("vault.db").exists());
     desk.call(["wipe", "--yes"]).run().expect_code(4);
+}
+
+/// Owner authorization is asked for when a wipe has just been marked; a power cut then leaves the mark.
+#[test]
+fn a_pending_wipe_that_needs_owner_auth_says_what_it_is() {
+    let desk = Desk::with_vault();
+    desk.enroll("alice").run().expect_code(0);
+    assert!(desk.tpm.tool("tpm2_changeauth", &["-c", "o", "ownersecret"]).unwrap().status.success());
+    // As the power cut leaves it.
+    let mut keys = desk.tpm.key_store();
+    let container = Container::open(&desk.passhold.vault()).unwrap();
+    let key = keys.container_key(&container.anchor().unwrap()).unwrap();
+    container.unseal(&key).unwrap().set_state(State::Wiping).unwrap();
+    drop(keys);
+    let run = desk.call(["list"]).run().expect_code(17);
+    assert!(run.stderr.contains("a wipe of this vault was begun and not completed"), "{}", run.stderr);
+    desk.call(["wipe", "--yes"]).owner_auth("ownersecret").run().expect_code(0);
 }
 
 /// A helper that dies in the middle of the PIN must not have half of one tried, and still less set.

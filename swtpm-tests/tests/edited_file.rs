@@ -12,12 +12,16 @@
 
 mod common;
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use ciborium::Value;
 use common::{Facts, Wire, enroll, kind_of, sign_all, try_open};
 use sha2::{Digest, Sha256};
-use swtpm_tests::{PIN, Scene, TestTpm, pin, rng, scale};
+use swtpm_tests::{
+    PIN, Scene, TestTpm, key_store, pin,
+    proxy::{Fault, FaultKind, Proxy},
+    rng, scale,
+};
 use vault_core::{Wiped, setup, wipe};
 
 /// As [`kind_of`] shows it.
@@ -138,6 +142,40 @@ fn a_wipe_in_another_tpm_does_not_claim_that_copies_are_dead() {
     desk.put_back();
 }
 
+/// Begun in one TPM, it is not completed in another: only the first can forget the secret.
+#[test]
+fn a_wipe_that_is_pending_stays_so_in_another_tpm() {
+    let desk = Desk::new();
+    let proxy = Proxy::start(desk.scene.tpm.port()).unwrap();
+    let undefine = FaultKind::Rewrite(Arc::new(|command, reply| {
+        // NV_UndefineSpace is refused.
+        if command[6..10] == [0, 0, 1, 0x22] { vec![0x80, 1, 0, 0, 0, 10, 0, 0, 1, 1] } else { reply }
+    }));
+    proxy.arm(Fault::continuous(0, undefine));
+    wipe(desk.scene.dir(), &mut key_store(&proxy.tcti())).unwrap_err();
+    let other = TestTpm::start().unwrap();
+    let opened = try_open(desk.scene.dir(), &mut other.key_store()).map(drop).unwrap_err();
+    assert_eq!(kind_of(&opened), "KeysGone");
+    assert!(setup(desk.scene.dir(), &mut other.key_store(), &pin(PIN), &mut rng()).is_err());
+    assert!(desk.file().exists());
+    assert_eq!(desk.open_error(), "Wiped(SecretAndFile");
+    assert_eq!(desk.indices(), [false; 3]);
+}
+
+/// Two vaults in one TPM, and the anchor of the one in the file of the other.
+#[test]
+fn a_wipe_with_anothers_anchor_does_not_claim_that_the_vaults_own_copies_are_dead() {
+    let desk = Desk::new();
+    let decoy = tempfile::tempdir().unwrap();
+    let mut keys = desk.scene.tpm.key_store();
+    setup(decoy.path(), &mut keys, &pin("161803x"), &mut rng()).unwrap();
+    let anchor = Facts::of(decoy.path(), &mut keys).anchor.0;
+    let checksum = Sha256::digest(&anchor);
+    desk.sql("UPDATE header SET anchor = ?1", &[anchor.as_slice(), &checksum].concat());
+    assert_eq!(wipe(desk.scene.dir(), &mut keys).unwrap(), Wiped::SecretItNamed);
+    desk.put_back();
+}
+
 #[test]
 fn a_wipe_that_is_led_past_the_secret_does_not_claim_it() {
     let desk = Desk::new();
@@ -158,7 +196,9 @@ fn a_wipe_destroys_the_secret_though_an_index_was_replaced_and_leaves_the_strang
         tpm.define(index, 0x0004_0004, &[], 8, b"his");
         assert_eq!(desk.open_error() == "opened", victim == "PIN");
         let wiped = wipe(desk.scene.dir(), &mut desk.scene.tpm.key_store()).unwrap();
-        assert_eq!(wiped, Wiped::SecretAndFile, "{victim}");
+        // Without the key, nothing vouches for what the file says.
+        let expected = if victim == "PIN" { Wiped::SecretAndFile } else { Wiped::SecretItNamed };
+        assert_eq!(wiped, expected, "{victim}");
         assert_eq!(desk.indices(), [false, victim == "PIN", victim == "key"], "{victim}");
     }
 }

@@ -191,4 +191,9 @@ fn a_full_disk_hides_no_wrong_pin_and_keeps_nobody_from_signing_in() {
     // Noted this time, so that the right PIN has a count to set back.
     sign("999888777x").run().expect_code(5);
     on_a_full_disk(sign(PIN)).expect_code(0);
+    // Where the TPM shows its count only to its owner, what could not be noted is counted all the same.
+    assert!(tpm.tool("tpm2_changeauth", &["-c", "o", "ownersecret"]).unwrap().status.success());
+    let run = on_a_full_disk(sign("999888777x")).expect_code(5);
+    assert!(run.stderr.contains("tries left by Passhold's own count"), "{}", run.stderr);
+    assert!(!run.stderr.contains("8 tries"), "{}", run.stderr);
 }

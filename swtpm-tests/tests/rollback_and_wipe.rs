@@ -303,7 +303,7 @@ fn a_wipe_cut_short_at_any_command_completes_at_the_next_start() {
             let copy = copy(dir);
             let (wiped, mut tpm) = under(&mut scene, &proxy, (what, fault), |dir, tpm| wipe(dir, tpm));
             match (wiped, Vault::open(dir, &mut tpm).map(drop)) {
-                (Err(_), Err(OpenError::Wiped)) => completed_by_start += 1,
+                (Err(_), Err(OpenError::Wiped(_))) => completed_by_start += 1,
                 // Before anything was begun: the vault is whole.
                 (Err(_), Ok(())) => {
                     assert_eq!(signatures(dir, &mut tpm, PIN), 1, "{case}");

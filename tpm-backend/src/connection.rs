@@ -16,11 +16,11 @@ use tss_esapi::{
     interface_types::{algorithm::HashingAlgorithm, session_handles::AuthSession},
     structures::SymmetricDefinition,
 };
-use vault_core::keystore::{KeyStoreError, Then};
+use vault_core::keystore::Then;
 
 use crate::{
     address::Address,
-    error::{During, Result, is_exhausted},
+    error::{During, Result, is_exhausted, odd_answer},
 };
 
 /// The way to a TPM, and whether something may be loaded there that no connection knows of.
@@ -62,7 +62,7 @@ impl Leftovers {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn none(&self) {
+    pub(crate) fn are_cleared(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 }
@@ -115,7 +115,7 @@ impl Connection {
             .execute_without_session(|c| c.start_auth_session(Some(salt), None, None, kind, cipher, hash));
         let session = started.map(SessionHandle::from);
         self.note(session).during(step)?;
-        started.during(step)?.ok_or(KeyStoreError::Malformed { what: "a session handle" })
+        started.during(step)?.ok_or_else(|| odd_answer(step))
     }
 
     /// Sets what the session does in the next command. The last command of an operation ends it.

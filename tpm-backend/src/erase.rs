@@ -16,8 +16,8 @@ use crate::{
 pub(crate) fn erase(link: &mut Link, owner_auth: Option<&Auth>, mandate: Mandate) -> Result<Erased> {
     srk::set_owner_auth(&mut link.tpm, owner_auth)?;
     let [sec, pin, key] = [link.place.sec.clone(), link.place.pin.clone(), link.place.key.clone()];
-    let found = [find(link, &sec)?, find(link, &pin)?, find(link, &key)?];
-    if mandate == Mandate::None && !matches!(found, [None, None, None | Some((_, Written::No))]) {
+    let found = [vault_index(link, &sec)?, vault_index(link, &pin)?, vault_index(link, &key)?];
+    if mandate == Mandate::Missing && !matches!(found, [None, None, None | Some((_, Written::No))]) {
         return Err(KeyStoreError::Replaced { what: "the container key's index" });
     }
     let mut begun = false;
@@ -39,7 +39,7 @@ enum Written {
 }
 
 /// An index, if it is the vault's.
-fn find(link: &mut Link, index: &NvIndex) -> Result<Option<(NvIndexHandle, Written)>> {
+fn vault_index(link: &mut Link, index: &NvIndex) -> Result<Option<(NvIndexHandle, Written)>> {
     let Some((handle, name)) = link.look_up(index.index)? else { return Ok(None) };
     if name == index.written() {
         return Ok(Some((handle, Written::Yes)));

@@ -31,10 +31,15 @@ pub(crate) fn failed(during: &'static str, error: tss_esapi::Error) -> KeyStoreE
         Some(Code::ObjectMemory | Code::ObjectHandles) => KeyStoreError::Exhausted { what: "objects" },
         Some(Code::SessionMemory | Code::SessionHandles) => KeyStoreError::Exhausted { what: "sessions" },
         Some(Code::Memory) => KeyStoreError::Exhausted { what: "objects or sessions" },
-        Some(Code::NvSpace) => KeyStoreError::Exhausted { what: "NV indices" },
+        Some(Code::NvSpace) => KeyStoreError::NoNvSpace,
         Some(Code::Lockout) => KeyStoreError::Lockout { heals_in: None },
         _ => KeyStoreError::Failed { during, source: error.into() },
     }
+}
+
+/// The TPM's reply is well-formed and makes no sense.
+pub(crate) fn odd_answer(during: &'static str) -> KeyStoreError {
+    KeyStoreError::Failed { during, source: "the TPM's answer makes no sense".into() }
 }
 
 pub(crate) fn is_exhausted(error: tss_esapi::Error) -> bool {

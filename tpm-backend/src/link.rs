@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use crate::{
     anchor::Place,
     connection::{Connection, Route, Use},
-    error::{During, Result, code, failed},
+    error::{During, Result, code, failed, odd_answer},
     policy::{Name, NvIndex},
     srk,
 };
@@ -106,7 +106,7 @@ impl Link {
             .execute_with_session(Some(hmac), |c| c.get_capability(CapabilityType::Handles, index, 1))
             .during(step)?;
         let CapabilityData::Handles(handles) = capability else {
-            return Err(KeyStoreError::Malformed { what: "the TPM's list of indices" });
+            return Err(odd_answer(step));
         };
         if handles.into_inner().first().is_none_or(|first| u32::from(*first) != index) {
             return Ok(None);
@@ -121,14 +121,17 @@ impl Link {
         Ok(Some((found.into(), name.value().to_vec())))
     }
 
-    /// Finds an index of the vault. That it is gone is only believed of the TPM itself.
+    /// Finds an index of the vault. That it is gone, or another's, is only believed of the TPM itself.
     fn find(&mut self, index: fn(&Place) -> &NvIndex, what: &'static str) -> Result<NvIndexHandle> {
         let index = index(&self.place).clone();
         match find_index(&mut self.tpm, &index, what) {
-            Err(KeyStoreError::Erased) if self.look_up(index.index)?.is_some() => {
-                Err(KeyStoreError::Replaced { what })
-            }
-            found => found,
+            Err(KeyStoreError::Erased | KeyStoreError::Replaced { .. }) => {}
+            found => return found,
+        }
+        match self.look_up(index.index)? {
+            None => Err(KeyStoreError::Erased),
+            Some((handle, name)) if name == index.written() => Ok(handle),
+            Some(_) => Err(KeyStoreError::Replaced { what }),
         }
     }
 
@@ -241,7 +244,7 @@ impl Link {
         Ok(())
     }
 
-    fn pin_index(&mut self) -> Result<NvIndexHandle> {
+    pub(crate) fn pin_index(&mut self) -> Result<NvIndexHandle> {
         if let Some(pin) = self.pin {
             return Ok(pin);
         }
@@ -269,21 +272,18 @@ pub(crate) fn forged(code: Code) -> Option<KeyStoreError> {
         .then_some(KeyStoreError::Replaced { what: "the PIN index" })
 }
 
-/// Finds an index and holds its Name against what set-up made.
+/// Finds an index and holds its Name against what set-up made. Nothing vouches for a bad answer.
 pub(crate) fn find_index(tpm: &mut Connection, index: &NvIndex, what: &'static str) -> Result<NvIndexHandle> {
-    let (handle, name) = read_index(tpm, index.index)?.ok_or(KeyStoreError::Erased)?;
-    if name == index.written() { Ok(handle) } else { Err(KeyStoreError::Replaced { what }) }
-}
-
-/// An index and its Name, if it is defined.
-pub(crate) fn read_index(tpm: &mut Connection, index: u32) -> Result<Option<(NvIndexHandle, Vec<u8>)>> {
     let step = "finding an index";
-    let handle = NvIndexTpmHandle::new(index).during(step)?;
+    let handle = NvIndexTpmHandle::new(index.index).during(step)?;
     let object = match tpm.execute_without_session(|c| c.tr_from_tpm_public(handle.into())) {
         Ok(object) => object,
-        Err(e) if matches!(code(e), Some(Code::Handle)) => return Ok(None),
+        Err(e) if matches!(code(e), Some(Code::Handle)) => return Err(KeyStoreError::Erased),
         Err(e) => return Err(failed(step, e)),
     };
-    let name = tpm.tr_get_name(object).during(step)?;
-    Ok(Some((object.into(), name.value().to_vec())))
+    if tpm.tr_get_name(object).during(step)?.value() == index.written().as_slice() {
+        return Ok(object.into());
+    }
+    tpm.forget(object)?;
+    Err(KeyStoreError::Replaced { what })
 }

@@ -132,7 +132,7 @@ fn free_indices(tpm: &mut Connection) -> Result<[u32; 3]> {
         .filter(|index| !used.contains(index));
     match (free.next(), free.next(), free.next()) {
         (Some(a), Some(b), Some(c)) => Ok([a, b, c]),
-        _ => Err(KeyStoreError::Exhausted { what: "NV indices" }),
+        _ => Err(KeyStoreError::NoNvSpace),
     }
 }
 

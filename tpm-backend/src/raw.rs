@@ -38,8 +38,9 @@ use crate::{
 };
 
 /// Makes libtss2 fit for a program that handles a PIN: no messages of its own on stderr, and nothing readable in what
-/// it frees. It does not wipe its copies of authValues and decrypted parameters, so glibc is told to overwrite
-/// all memory that is freed. Call it first thing in `main`.
+/// it frees. It does not wipe its copies of authValues and decrypted parameters, so glibc is told to overwrite what is
+/// freed: blocks over about 1 KiB, such as libtss2 keeps objects, sessions and buffers in. Smaller ones go through a cache
+/// that glibc leaves alone. Call it first thing in `main`.
 pub fn prepare_process() {
     // SAFETY: no pointers; this only changes what `free` does from now on. It fails for unknown options alone.
     #[cfg(target_env = "gnu")]

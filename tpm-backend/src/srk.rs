@@ -21,7 +21,7 @@ use vault_core::keystore::KeyStoreError;
 
 use crate::{
     connection::Connection,
-    error::{During, Result, code, failed, owner},
+    error::{During, Result, code, failed, odd_answer, owner},
     policy::{Name, object_name},
     templates::{self, SRK_ATTRIBUTES},
 };
@@ -63,7 +63,7 @@ pub(crate) fn find_or_make(tpm: &mut Connection, owner_auth: Option<&Auth>) -> R
     let name = object_name(&public)?;
     // Neither reading is authenticated. What the vault pins must at least not rest on one damaged reply.
     if tpm.tr_get_name(srk.into()).during("reading the SRK")?.value() != name.as_slice() {
-        return Err(KeyStoreError::Malformed { what: "the TPM's answer about its storage root key" });
+        return Err(odd_answer("reading the SRK"));
     }
     Ok((srk, name))
 }

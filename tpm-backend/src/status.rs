@@ -7,13 +7,12 @@ use tss_esapi::{
     interface_types::{resource_handles::NvAuth, session_handles::AuthSession},
     structures::{Auth, CapabilityData},
 };
-use vault_core::keystore::{Anchor, KeyStoreError, Lockout, TpmKind, TpmStatus, WrongPins};
+use vault_core::keystore::{Lockout, TpmKind, TpmStatus, WrongPins};
 
 use crate::{
-    anchor::Place,
     connection::{Connection, Route},
-    error::{During, Result, code, failed},
-    link::find_index,
+    error::{During, Result, code, failed, odd_answer},
+    link::Link,
     srk,
 };
 
@@ -26,14 +25,16 @@ pub(crate) struct About {
     pub(crate) counts_pins: bool,
 }
 
-pub(crate) fn status(route: &Route, owner_auth: Option<&Auth>, anchor: Option<&Anchor>) -> Result<TpmStatus> {
-    let mut tpm = route.connect()?;
-    let About { kind, model, lockout, .. } = describe(&mut tpm)?;
-    let wrong_pins = match anchor {
-        Some(anchor) => wrong_pins(&mut tpm, owner_auth, &Place::from_anchor(anchor)?)?,
-        None => None,
-    };
-    Ok(TpmStatus { kind, model, wrong_pins, lockout })
+/// What the TPM says of itself and, on a vault's link, of that vault.
+pub(crate) fn status(link: &mut Link, owner_auth: Option<&Auth>) -> Result<TpmStatus> {
+    let about = describe(&mut link.tpm)?;
+    Ok(TpmStatus { wrong_pins: wrong_pins(link, owner_auth)?, ..about.into() })
+}
+
+impl From<About> for TpmStatus {
+    fn from(About { kind, model, lockout, .. }: About) -> Self {
+        Self { kind, model, wrong_pins: None, lockout }
+    }
 }
 
 pub(crate) fn describe(tpm: &mut Connection) -> Result<About> {
@@ -93,21 +94,20 @@ fn kind(maker: &str) -> TpmKind {
 
 /// The count, read as the owner in a password session. `None` where the owner's authorization is set and
 /// was not given; a failure there costs nothing, the owner is exempt from dictionary-attack protection.
-fn wrong_pins(tpm: &mut Connection, owner_auth: Option<&Auth>, place: &Place) -> Result<Option<WrongPins>> {
-    let pin = find_index(tpm, &place.pin, "the PIN index")?;
-    srk::set_owner_auth(tpm, owner_auth)?;
-    let read = tpm.execute_with_session(Some(AuthSession::Password), |c| {
-        c.nv_read(NvAuth::Owner, pin, place.pin.size, 0)
-    });
-    tpm.forget(pin.into())?;
+fn wrong_pins(link: &mut Link, owner_auth: Option<&Auth>) -> Result<Option<WrongPins>> {
+    let (pin, size) = (link.pin_index()?, link.place.pin.size);
+    srk::set_owner_auth(&mut link.tpm, owner_auth)?;
+    let read = link
+        .tpm
+        .execute_with_session(Some(AuthSession::Password), |c| c.nv_read(NvAuth::Owner, pin, size, 0));
     let data = match read {
         Ok(data) => data,
         Err(e) if matches!(code(e), Some(Code::BadAuth | Code::AuthFail)) => return Ok(None),
         Err(e) => return Err(failed("reading the count of wrong PINs", e)),
     };
-    let replaced = || KeyStoreError::Replaced { what: "the PIN index" };
-    let (words, []) = data.value().as_chunks::<4>() else { return Err(replaced()) };
-    let [count, limit] = words else { return Err(replaced()) };
+    let odd = || odd_answer("reading the count of wrong PINs");
+    let (words, []) = data.value().as_chunks::<4>() else { return Err(odd()) };
+    let [count, limit] = words else { return Err(odd()) };
     Ok(Some(WrongPins { count: u32::from_be_bytes(*count), limit: u32::from_be_bytes(*limit) }))
 }
 
@@ -118,7 +118,7 @@ fn properties(tpm: &mut Connection, first: PropertyTag) -> Result<Vec<(u32, u32)
         .execute_without_session(|c| c.get_capability(CapabilityType::TpmProperties, first.into(), 128))
         .during(step)?;
     let CapabilityData::TpmProperties(list) = data else {
-        return Err(KeyStoreError::Malformed { what: "the TPM's answer about itself" });
+        return Err(odd_answer(step));
     };
     Ok(list.into_iter().map(|p| (u32::from(p.property()), p.value())).collect())
 }

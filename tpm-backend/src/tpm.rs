@@ -63,13 +63,14 @@ impl Tpm {
         anchor: &Anchor,
         operation: impl FnOnce(&mut Link) -> Result<T>,
     ) -> Result<T> {
-        self.guarded(|tpm| {
-            if !tpm.link.as_ref().is_some_and(|link| link.is_for(anchor)) {
-                tpm.link = None;
+        self.guarded(|tpm| match tpm.link.take() {
+            Some(link) if link.is_for(anchor) => operation(tpm.link.insert(link)),
+            other => {
+                drop(other);
                 let owner = tpm.owner_auth()?;
-                tpm.link = Some(Link::open(&tpm.route, anchor, owner.as_ref())?);
+                let link = Link::open(&tpm.route, anchor, owner.as_ref())?;
+                operation(tpm.link.insert(link))
             }
-            tpm.link.as_mut().map_or(Err(KeyStoreError::Malformed { what: "a link" }), operation)
         })
     }
 
@@ -82,18 +83,19 @@ impl Tpm {
         wipe_stack();
         let Err(error) = result else { return result };
         self.link = None;
-        if lost_a_reply(&error) || self.is_ours_to_clear(&error) {
+        if lost_a_reply(&error) || self.may_be_cleared(&error) {
             self.route.leftovers.suspect();
         }
         self.close();
         Err(with_recovery(error, || status::lockout_recovery(&self.route)))
     }
 
-    /// Whether a TPM that says it is full was filled by us, or is not full at all.
-    fn is_ours_to_clear(&self, error: &KeyStoreError) -> bool {
+    /// Whether what is loaded may be cleared away in a TPM that says it is full.
+    fn may_be_cleared(&self, error: &KeyStoreError) -> bool {
         let KeyStoreError::Exhausted { .. } = error else { return false };
         // The kernel lets one program at a time open a device that has no resource manager: what fills it was left by
         // programs that are dead. A simulator has many clients, and no way to tell whose is what.
+        // One that is not full, or cannot even be asked, did not say so.
         self.route.address.device().is_some()
             || self.route.connect().and_then(|mut tpm| status::has_room(&mut tpm)).unwrap_or(true)
     }
@@ -121,7 +123,7 @@ impl Tpm {
                 flush(&mut tpm, handle).during(step)?;
             }
         }
-        self.route.leftovers.none();
+        self.route.leftovers.are_cleared();
         Ok(())
     }
 }
@@ -168,9 +170,13 @@ impl KeyStore for Tpm {
     }
 
     fn status(&mut self, anchor: Option<&Anchor>) -> Result<TpmStatus> {
-        // A device without a resource manager is opened once at a time.
+        // A device without a resource manager is opened once at a time, so a vault's link is used if there is one.
+        if let Some(anchor) = anchor {
+            let owner = self.owner_auth()?;
+            return self.on_link(anchor, |link| status::status(link, owner.as_ref()));
+        }
         self.close();
-        self.guarded(|tpm| status::status(&tpm.route, tpm.owner_auth()?.as_ref(), anchor))
+        self.guarded(|tpm| Ok(status::describe(&mut tpm.route.connect()?)?.into()))
     }
 
     fn release(&mut self) {

@@ -109,7 +109,7 @@ pub enum Mandate {
     Given,
     /// Nobody's: all that may be cleared away is what a cut set-up or wipe leaves without a container key. Where there is
     /// more, that is [`KeyStoreError::Replaced`].
-    None,
+    Missing,
 }
 
 /// What an erasure found.
@@ -121,7 +121,7 @@ pub enum Erased {
     Nothing,
 }
 
-/// Told the anchor before anything lasting is made in the TPM.
+/// Told the anchor before the first of a vault's indices is made in the TPM.
 pub type RecordAnchor<'a> = dyn FnMut(&Anchor) -> Result<(), Box<dyn StdError + Send + Sync>> + 'a;
 
 /// A device that can hold vaults.
@@ -215,9 +215,12 @@ pub enum KeyStoreError {
     /// The TPM's memory is taken by what other programs left loaded.
     #[error("the TPM has no room left for {what}")]
     Exhausted {
-        /// Objects, sessions or NV space.
+        /// Objects or sessions.
         what: &'static str,
     },
+    /// There is no room for another NV index.
+    #[error("the TPM has no room left for NV indices")]
+    NoNvSpace,
     /// The storage root key is not the one this vault was made under: a cleared or another TPM.
     #[error("this TPM does not hold the vault's keys: it was cleared, or it is another TPM")]
     KeysGone,
@@ -245,13 +248,13 @@ pub enum KeyStoreError {
     /// It was given and is wrong.
     #[error("wrong owner authorization")]
     OwnerAuthWrong,
-    /// The anchor, a key blob or an answer of the TPM is not one.
+    /// The anchor or a key blob is not one.
     #[error("{what} is malformed")]
     Malformed {
         /// What.
         what: &'static str,
     },
-    /// `record` failed; nothing was made in the TPM.
+    /// `record` failed; none of the vault's indices was made.
     #[error("set-up could not be recorded")]
     NotRecorded(#[source] Box<dyn StdError + Send + Sync>),
     /// A PIN change was cut short after it had begun: the old PIN may be in force or the new one.

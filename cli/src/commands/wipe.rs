@@ -26,9 +26,13 @@ pub(crate) fn run(app: &mut App, yes: bool) -> Result<()> {
             "erased",
             "The vault is destroyed. The TPM has forgotten its secret: no copy of the file can sign again.",
         ),
+        Wiped::SecretItNamed => (
+            "erased what the file named",
+            "The vault's file is removed, and the secret that it named is destroyed. The file was not as Passhold wrote it: a good copy may name another secret, and sign.",
+        ),
         Wiped::File => (
-            "held nothing",
-            "The vault's file is removed. This TPM held no secret of it; in one that does, a copy of the file still signs.",
+            "holds nothing",
+            "The vault's file is removed. This TPM holds no secret of it; if another one made it, a copy still signs there.",
         ),
     };
     app.print(&json!({"wiped": app.dir, "tpm": tpm}), || text.to_owned())
@@ -46,7 +50,7 @@ fn tell_what_is_lost(app: &App, keys: &mut Keys) -> Result<()> {
             return Ok(());
         }
         State::Wiping => {
-            note("a wipe of it was interrupted, and is completed now");
+            note("a wipe of it was interrupted, and will be completed");
             return Ok(());
         }
         State::Active => drop(container),

@@ -227,7 +227,7 @@ impl Bench {
                     accounts.map(|(id, a)| (id.to_string(), a.user_name.clone(), a.label.clone())).collect();
                 Some(accounts)
             }
-            Err(OpenError::Unfinished | OpenError::Wiped) => None,
+            Err(OpenError::Unfinished | OpenError::Wiped(_)) => None,
             Err(OpenError::Container(ContainerError::NotFound { .. })) => None,
             Err(e) => panic!("{:?}: the vault does not open: {e:?}", self.operation),
         };

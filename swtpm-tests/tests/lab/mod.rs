@@ -285,7 +285,7 @@ impl Lab {
         let mut vault = match vault {
             Err(
                 OpenError::Unfinished
-                | OpenError::Wiped
+                | OpenError::Wiped(_)
                 | OpenError::Container(ContainerError::NotFound { .. }),
             ) if ends => return Ok(Condition::Vacant),
             other => other?,

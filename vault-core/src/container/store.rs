@@ -18,6 +18,8 @@ pub struct Store {
     container: Container,
     header: Header,
     sealer: Sealer,
+    /// Passhold's count of wrong PINs, where it could not be written.
+    tries: Option<u32>,
     /// Whether [`check_pages`] has passed; nobody else writes while the container is locked.
     pages_checked: bool,
 }
@@ -38,7 +40,7 @@ enum Change {
 
 impl Store {
     pub(super) fn new(container: Container, header: Header, sealer: Sealer) -> Self {
-        Self { container, header, sealer, pages_checked: false }
+        Self { container, header, sealer, tries: None, pages_checked: false }
     }
 
     /// The vault's random id.
@@ -74,11 +76,13 @@ impl Store {
     /// Passhold's own count of wrong PINs since the last right one: a hint, so one that cannot be read is none.
     #[must_use]
     pub fn wrong_pins(&self) -> u32 {
-        self.db().query_row("SELECT wrong FROM tries", [], |row| row.get(0)).unwrap_or(0)
+        let stored = || self.db().query_row("SELECT wrong FROM tries", [], |row| row.get(0)).unwrap_or(0);
+        self.tries.unwrap_or_else(stored)
     }
 
     /// Sets that count.
     pub fn set_wrong_pins(&mut self, count: u32) -> Result<(), ContainerError> {
+        self.tries = Some(count);
         self.db().execute("INSERT OR REPLACE INTO tries (id, wrong) VALUES (0, ?1)", [count])?;
         checkpoint(self.db())
     }

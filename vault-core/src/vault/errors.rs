@@ -1,3 +1,4 @@
+use super::Wiped;
 use crate::{container::ContainerError, keystore::KeyStoreError};
 
 /// Why a vault could not be made, changed or wiped.
@@ -28,8 +29,14 @@ pub enum OpenError {
     #[error("the vault's set-up was interrupted")]
     Unfinished,
     /// A wipe had been interrupted and has now been completed; there is no vault any more.
-    #[error("an interrupted wipe has been completed; there is no vault any more")]
-    Wiped,
+    #[error("an interrupted wipe has been completed; there is no vault any more{}", match .0 {
+        Wiped::SecretAndFile => "",
+        _ => ". This TPM holds no secret of it",
+    })]
+    Wiped(Wiped),
+    /// A wipe was begun, and the TPM's owner authorization is needed to complete it.
+    #[error("a wipe of this vault was begun and not completed")]
+    WipePending(#[source] KeyStoreError),
     /// The container.
     #[error(transparent)]
     Container(#[from] ContainerError),

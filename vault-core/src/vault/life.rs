@@ -45,7 +45,9 @@ pub fn setup(
 pub enum Wiped {
     /// The secret in the TPM, and the file: no copy of it can sign again.
     SecretAndFile,
-    /// The file alone: this TPM held no secret of it. If another one made it, a copy still signs there.
+    /// The file, and the secret that it named. It was not as Passhold wrote it: a good copy may name another secret.
+    SecretItNamed,
+    /// The file alone: this TPM holds no secret of it. If another one made it, a copy still signs there.
     File,
 }
 
@@ -62,7 +64,8 @@ pub fn wipe(dir: &Path, keys: &mut dyn KeyStore) -> Result<Wiped, VaultError> {
             }
             Err(e) => return Err(e.into()),
         },
-        Err(e) if no_longer_vouched_for(&e) => {
+        Err(e @ KeyStoreError::KeysGone) => return remove(container, Err(e), Header::Unproven),
+        Err(KeyStoreError::Erased | KeyStoreError::Replaced { .. }) => {
             return remove(container, keys.erase(&anchor, Mandate::Given), Header::Unproven);
         }
         Err(e) => return Err(e.into()),
@@ -72,28 +75,30 @@ pub fn wipe(dir: &Path, keys: &mut dyn KeyStore) -> Result<Wiped, VaultError> {
     store.set_state(State::Wiping)?;
     let erased = keys.erase(&anchor, Mandate::Given);
     if let Err(KeyStoreError::OwnerAuthNeeded | KeyStoreError::OwnerAuthWrong) = erased {
-        // The TPM refused before anything was destroyed.
-        store.set_state(before)?;
+        // The TPM refused before anything was destroyed. If this fails, the wipe stays pending, and says so.
+        store.set_state(before).ok();
     }
     remove(store.into_container(), erased, Header::Authentic)
 }
 
 /// Removes what a cut set-up or wipe left, and nothing that may be a vault: whoever can write to the file can mark it so. The
-/// mark is believed under the container key, which is erased last, or where nothing is left to destroy.
-pub(super) fn clear(container: Container, keys: &mut dyn KeyStore) -> Result<(), VaultError> {
+/// mark is believed under the container key, which is erased last, or where nothing is left to destroy. In another TPM it
+/// means nothing.
+pub(super) fn clear(container: Container, keys: &mut dyn KeyStore) -> Result<Wiped, VaultError> {
     let anchor = container.anchor()?;
-    let (container, erased) = match keys.container_key(&anchor) {
+    match keys.container_key(&anchor) {
         Ok(key) => {
-            let container = container.unseal(&key)?.into_container();
-            (container, keys.erase(&anchor, Mandate::Given))
+            let container = container.unseal(&key).inspect_err(|_| keys.release())?.into_container();
+            remove(container, keys.erase(&anchor, Mandate::Given), Header::Authentic)
         }
-        Err(e) if no_longer_vouched_for(&e) => (container, keys.erase(&anchor, Mandate::None)),
-        Err(e) => return Err(e.into()),
-    };
-    if let Err(KeyStoreError::Replaced { .. }) = erased {
-        return Err(ContainerError::from(Damage::Header).into());
+        Err(KeyStoreError::Erased | KeyStoreError::Replaced { .. }) => {
+            match keys.erase(&anchor, Mandate::Missing) {
+                Err(KeyStoreError::Replaced { .. }) => Err(ContainerError::from(Damage::Header).into()),
+                erased => remove(container, erased, Header::Unproven),
+            }
+        }
+        Err(e) => Err(e.into()),
     }
-    remove(container, erased, Header::Authentic).map(drop)
 }
 
 fn clear_remains(dir: &Path, keys: &mut dyn KeyStore) -> Result<(), VaultError> {
@@ -106,7 +111,7 @@ fn clear_remains(dir: &Path, keys: &mut dyn KeyStore) -> Result<(), VaultError> 
         State::Active => Err(ContainerError::Exists { dir: dir.to_owned() }.into()),
         // A set-up that was interrupted has no passkeys.
         State::Provisioning if !container.is_empty()? => Err(ContainerError::from(Damage::Header).into()),
-        State::Provisioning | State::Wiping => clear(container, keys),
+        State::Provisioning | State::Wiping => clear(container, keys).map(drop),
     }
 }
 
@@ -123,15 +128,11 @@ fn remove(
     header: Header,
 ) -> Result<Wiped, VaultError> {
     let wiped = match (erased, header) {
-        (Ok(Erased::Secret), _) | (Ok(Erased::Nothing), Header::Authentic) => Wiped::SecretAndFile,
+        (Ok(_), Header::Authentic) => Wiped::SecretAndFile,
+        (Ok(Erased::Secret), Header::Unproven) => Wiped::SecretItNamed,
         (Ok(Erased::Nothing), Header::Unproven) | (Err(KeyStoreError::KeysGone), _) => Wiped::File,
         (Err(e), _) => return Err(e.into()),
     };
     container.remove()?;
     Ok(wiped)
-}
-
-/// Whether there is no container key any more that could tell an authentic header from an edited one.
-fn no_longer_vouched_for(error: &KeyStoreError) -> bool {
-    matches!(error, KeyStoreError::KeysGone | KeyStoreError::Erased | KeyStoreError::Replaced { .. })
 }

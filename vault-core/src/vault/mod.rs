@@ -64,8 +64,13 @@ impl<'k> Vault<'k> {
             State::Active => {}
             State::Provisioning => return Err(OpenError::Unfinished),
             State::Wiping => {
-                life::clear(container, keys)?;
-                return Err(OpenError::Wiped);
+                return Err(match life::clear(container, keys) {
+                    Ok(wiped) => OpenError::Wiped(wiped),
+                    Err(VaultError::KeyStore(
+                        e @ (KeyStoreError::OwnerAuthNeeded | KeyStoreError::OwnerAuthWrong),
+                    )) => OpenError::WipePending(e),
+                    Err(e) => e.into(),
+                });
             }
         }
         let key = keys.container_key(&container.anchor()?)?;
