@@ -218,9 +218,9 @@ impl Store {
             .query_row("SELECT id, rp_tag, sealed FROM passkey WHERE id = ?1", [id.0], Row::read)
             .optional()?;
         let Some(row) = found else {
-            // Only the whole set can prove an absence.
-            self.accounts()?;
-            return Err(ContainerError::NoSuchAccount { id });
+            // Only the whole set can prove an absence; a damaged branch of the table can hide from a search what a scan finds.
+            let hidden = self.accounts()?.iter().any(|(member, _)| *member == id);
+            return Err(if hidden { Damage::File.into() } else { ContainerError::NoSuchAccount { id } });
         };
         self.checked_bucket(bucket_of(&row.rp_tag))?
             .into_iter()

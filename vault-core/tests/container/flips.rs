@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs::OpenOptions, os::unix::fs::FileExt, sync::Mutex, thread};
 
-use vault_core::container::Account;
+use vault_core::container::{Account, ContainerError, Damage};
 
 use crate::bench::{Bench, Case, Look, Seeded, account, difference, scale};
 
@@ -222,4 +222,33 @@ fn inserted_is(passkeys: &[(vault_core::container::AccountId, Account)], intact:
 
 fn names(accounts: &[(vault_core::container::AccountId, Account)]) -> Vec<String> {
     accounts.iter().map(|(id, a)| format!("{id} {}", a.rp_id)).collect()
+}
+
+/// A number in a branch of the table leads a search past a passkey that a scan finds: it is damage, and no "no such passkey".
+#[test]
+fn a_passkey_that_a_damaged_branch_hides_is_not_said_to_be_missing() {
+    let bench = Bench::lived_in();
+    let known = bench.look().known();
+    let root: usize = {
+        let db = rusqlite::Connection::open(bench.file()).unwrap();
+        db.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'passkey'", [], |row| row.get(0))
+            .unwrap()
+    };
+    let mut bytes = bench.bytes();
+    let page = &mut bytes[(root - 1) * PAGE..];
+    // SQLite's file format, §1.6: an interior page of a table, its first cell, and that cell's key after the child's number.
+    assert_eq!(page[0], 5);
+    let cell = usize::from(u16::from_be_bytes([page[12], page[13]]));
+    page[cell + 4] = 0;
+    bench.put(&bytes);
+    let store = bench.store();
+    let mut hidden = 0;
+    for (id, account) in known {
+        match store.account(id) {
+            Ok(found) => assert_eq!(found, account),
+            Err(ContainerError::Damaged { what: Damage::File }) => hidden += 1,
+            Err(e) => panic!("{id}: {e:?}"),
+        }
+    }
+    assert_ne!(hidden, 0);
 }
