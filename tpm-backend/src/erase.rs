@@ -1,12 +1,15 @@
 //! Wipe: the secret index first, for it alone makes every copy of the container worthless; the container key last, for it
 //! alone vouches for the container that says what to erase.
 
-use tss_esapi::{handles::NvIndexHandle, interface_types::resource_handles::Provision, structures::Auth};
+use tss_esapi::{
+    constants::response_code::Tss2ResponseCodeKind as Code, handles::NvIndexHandle,
+    interface_types::resource_handles::Provision, structures::Auth,
+};
 use vault_core::keystore::{Erased, KeyStoreError, Mandate, Then};
 
 use crate::{
     connection::Use,
-    error::{Result, failed, owner},
+    error::{Result, code, failed, owner},
     link::Link,
     policy::NvIndex,
     srk,
@@ -20,12 +23,17 @@ pub(crate) fn erase(link: &mut Link, owner_auth: Option<&Auth>, mandate: Mandate
     if mandate == Mandate::Missing && !matches!(found, [None, None, None | Some((_, Written::No))]) {
         return Err(KeyStoreError::Replaced { what: "the container key's index" });
     }
-    let mut begun = false;
-    for (handle, _) in found.into_iter().flatten() {
-        undefine(link, handle)?.map_err(|e| {
-            let step = "undefining an index";
-            if begun { failed(step, e) } else { owner(owner_auth.is_some(), step)(e) }
-        })?;
+    let (step, mut begun) = ("undefining an index", false);
+    for (index, (handle, _)) in [sec, pin, key].iter().zip(found).filter_map(|(i, found)| Some((i, found?))) {
+        if let Err(e) = undefine(link, handle)? {
+            // An error reply proves nothing: nothing was destroyed if the index is still there.
+            let refused = matches!(code(e), Some(Code::BadAuth | Code::AuthFail));
+            return Err(if refused && !begun && vault_index(link, index)?.is_some() {
+                owner(owner_auth.is_some(), step)(e)
+            } else {
+                failed(step, e)
+            });
+        }
         begun = true;
     }
     Ok(if found.first().is_some_and(Option::is_some) { Erased::Secret } else { Erased::Nothing })

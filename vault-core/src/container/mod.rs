@@ -110,7 +110,7 @@ impl From<rusqlite::Error> for ContainerError {
         use rusqlite::{Error, ErrorCode};
         let what = match &error {
             Error::SqliteFailure(e, _) => match e.code {
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Damage::File,
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TooBig => Damage::File,
                 // Our statements are fixed: if one makes no sense, or the format has another number, it is the file's doing.
                 _ if e.extended_code == rusqlite::ffi::SQLITE_ERROR => Damage::File,
                 _ => return Self::Database(error),
