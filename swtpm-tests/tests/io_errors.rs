@@ -80,7 +80,13 @@ struct Tally {
 
 fn fails_at_each_call(operation: Operation, every: usize) {
     let mut bench = Bench::new(operation);
-    let calls = bench.calls(&CALLS);
+    let mut calls = bench.calls(&CALLS);
+    // A write to the TPM that fails is the proxy's matter (faults.rs). Here libtss2's swtpm transport would leave its socket
+    // open, and swtpm, which serves one connection, would let the next one wait for ever.
+    let to_tpm = bench.writes_to_tpm();
+    if let Some(writes) = calls.get_mut("write") {
+        writes.retain(|n| !to_tpm.contains(n));
+    }
     let mut points = Vec::new();
     for (name, how) in FAULTS {
         for n in calls.get(name).into_iter().flatten() {

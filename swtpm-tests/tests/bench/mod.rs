@@ -212,6 +212,15 @@ impl Bench {
         calls
     }
 
+    /// Which of the operation's `write`s carry a TPM command (tag 0x8001 or 0x8002, as strace shows it), after
+    /// [`Bench::calls`] has traced them.
+    pub(crate) fn writes_to_tpm(&self) -> Vec<usize> {
+        let trace = fs::read_to_string(self.path("trace")).unwrap();
+        let writes = trace.lines().filter(|line| line.starts_with("write("));
+        let numbered = writes.enumerate().filter(|(_, line)| line.contains(r#", "\200\"#));
+        numbered.map(|(n, _)| n + 1).collect()
+    }
+
     /// What is there after a restart of the TPM. Everything that is there must work, and nothing else may be.
     pub(crate) fn look(&mut self, tpm: Swtpm, ending: Ending) -> Option<State> {
         match ending {
