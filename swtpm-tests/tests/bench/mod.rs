@@ -107,6 +107,8 @@ pub(crate) struct Bench {
     _alone: MutexGuard<'static, ()>,
     root: TempDir,
     pub(crate) operation: Operation,
+    /// Where the operation was disturbed, for messages.
+    pub(crate) point: String,
     /// Whether files that could not be removed may be left beside the vault.
     pub(crate) leftovers: bool,
     /// How often file and TPM were one step apart, before an unlock that brought them together.
@@ -117,7 +119,8 @@ impl Bench {
     pub(crate) fn new(operation: Operation) -> Self {
         let root = tempfile::tempdir().unwrap();
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let bench = Self { _alone: alone, root, operation, leftovers: false, healed: 0 };
+        let point = format!("{operation:?}");
+        let bench = Self { _alone: alone, root, operation, point, leftovers: false, healed: 0 };
         fs::create_dir(bench.path("tpm.0")).unwrap();
         fs::create_dir(bench.path("vault.0")).unwrap();
         let tpm = Swtpm::start(&bench.path("tpm.0")).unwrap();
@@ -238,7 +241,7 @@ impl Bench {
             }
             Err(OpenError::Unfinished | OpenError::Wiped(_)) => None,
             Err(OpenError::Container(ContainerError::NotFound { .. })) => None,
-            Err(e) => panic!("{:?}: the vault does not open: {e:?}", self.operation),
+            Err(e) => panic!("{}: the vault does not open: {e:?}", self.point),
         };
         let state = found.map(|accounts| {
             let facts = Facts::of(&dir, &mut keys);
@@ -256,13 +259,13 @@ impl Bench {
             let (file, before) = (in_file(), in_tpm());
             // The highest bit says that a PIN change was cut short.
             let behind = file - (before & !(1 << 63));
-            assert!(behind <= 1, "{:?}: the TPM is {behind} generations behind", self.operation);
+            assert!(behind <= 1, "{}: the TPM is {behind} generations behind", self.point);
             self.healed += usize::from(file != before);
             let mut vault = Vault::open(&dir, &mut keys).unwrap();
             let pin_now = match vault.unlock(&pin(PIN)) {
                 Ok(_) => PIN,
                 Err(UnlockError::WrongPin) => NEW_PIN,
-                Err(e) => panic!("{:?}: {e:?}", self.operation),
+                Err(e) => panic!("{}: {e:?}", self.point),
             };
             let json = request_options(SITE);
             let request = GetRequest::from_json(&json, Origin::parse(ORIGIN).unwrap()).unwrap();
@@ -273,31 +276,31 @@ impl Bench {
                 unlocked.sign(&request, id, UserPresent::confirmed()).unwrap();
             }
             drop(vault);
-            assert_eq!(in_tpm(), in_file(), "{:?}: file and TPM agree after an unlock", self.operation);
+            assert_eq!(in_tpm(), in_file(), "{}: file and TPM agree after an unlock", self.point);
             State { accounts, pin: pin_now.to_owned() }
         });
         if state.is_none() {
             // Whatever was left, there is room for a vault now.
             vault_core::setup(&dir, &mut keys, &pin(NEW_PIN), &mut rng())
-                .unwrap_or_else(|e| panic!("{:?}: set-up afterwards: {e:?}", self.operation));
+                .unwrap_or_else(|e| panic!("{}: set-up afterwards: {e:?}", self.point));
             drop(Vault::open(&dir, &mut keys).unwrap().unlock(&pin(NEW_PIN)).unwrap());
         }
         drop(keys);
-        assert_eq!(Wire::new(tpm.port()).loaded(), [0_u32; 0], "{:?}: loaded in the TPM", self.operation);
+        assert_eq!(Wire::new(tpm.port()).loaded(), [0_u32; 0], "{}: loaded in the TPM", self.point);
         let indices = Command::new("tpm2_getcap")
             .arg("handles-nv-index")
             .env("TPM2TOOLS_TCTI", tpm.tcti())
             .output()
             .unwrap();
         let indices = String::from_utf8(indices.stdout).unwrap();
-        assert_eq!(indices.lines().count(), 3, "{:?}: NV indices {indices}", self.operation);
+        assert_eq!(indices.lines().count(), 3, "{}: NV indices {indices}", self.point);
         let mut files: Vec<_> =
             fs::read_dir(&dir).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
         files.sort();
         if self.leftovers {
             files.retain(|name| name == "lock" || name == VAULT_FILE);
         }
-        assert_eq!(files, ["lock", VAULT_FILE], "{:?}: files", self.operation);
+        assert_eq!(files, ["lock", VAULT_FILE], "{}: files", self.point);
         state
     }
 }

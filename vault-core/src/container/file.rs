@@ -61,7 +61,11 @@ impl Vacancy {
     pub fn reserve(dir: &Path) -> Result<Self, ContainerError> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| io_error(dir, source))?;
         let vacancy = Self { dir: dir.to_owned(), lock: lock(dir)? };
-        if vault_exists(dir)? { Err(ContainerError::Exists { dir: dir.to_owned() }) } else { Ok(vacancy) }
+        if Container::exists(dir)? {
+            Err(ContainerError::Exists { dir: dir.to_owned() })
+        } else {
+            Ok(vacancy)
+        }
     }
 
     /// Makes a container in state [`State::Provisioning`], recording what set-up is about to make in
@@ -92,6 +96,8 @@ impl Vacancy {
             Header { vault_id, state, anchor: anchor.clone(), kind, generation: 0, root: tree::EMPTY };
         header.store(&tx, header.mac(&Sealer::new(key)))?;
         tx.commit()?;
+        // Closing would do so too, and say nothing if it fails: the renamed file would hold nothing.
+        checkpoint(&db)?;
         db.close().map_err(|(_, e)| e)?;
         // A log that outlived its database would be replayed into the new one.
         remove_database(&path)?;
@@ -112,10 +118,16 @@ pub struct Container {
 }
 
 impl Container {
+    /// Whether there is one in `dir`; takes no lock.
+    pub fn exists(dir: &Path) -> Result<bool, ContainerError> {
+        let path = dir.join(VAULT_FILE);
+        path.try_exists().map_err(|source| io_error(&path, source))
+    }
+
     /// Opens and locks the container in `dir`.
     pub fn open(dir: &Path) -> Result<Self, ContainerError> {
         let path = dir.join(VAULT_FILE);
-        if !vault_exists(dir)? {
+        if !Self::exists(dir)? {
             return Err(ContainerError::NotFound { dir: dir.to_owned() });
         }
         let lock = lock(dir)?;
@@ -169,9 +181,10 @@ impl Container {
     }
 }
 
-fn vault_exists(dir: &Path) -> Result<bool, ContainerError> {
-    let path = dir.join(VAULT_FILE);
-    path.try_exists().map_err(|source| io_error(&path, source))
+/// Puts a change into the main file before anyone is told: a vault at rest is one file. The end of a damaged write-ahead
+/// log could silently be lost, and one that stays behind is replayed into whatever file is put in the vault's place.
+pub(super) fn checkpoint(db: &Connection) -> Result<(), ContainerError> {
+    Ok(db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
 }
 
 /// Removes a database file, if it is there, and what `SQLite` keeps beside it.

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::{
     Account, AccountId, Container, ContainerError, Damage, State,
+    file::checkpoint,
     header::Header,
     seal::{RpTag, Sealer},
     tree::{self, BucketDigest},
@@ -128,9 +129,25 @@ impl Store {
         account: &Account,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<AccountId, ContainerError> {
+        self.replace(None, account, rng)
+    }
+
+    /// Adds a passkey, of the same relying party as `old`, in whose place it comes; commits the next generation.
+    pub fn replace(
+        &mut self,
+        old: Option<AccountId>,
+        account: &Account,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<AccountId, ContainerError> {
         let tag = self.sealer.rp_tag(&account.rp_id);
-        self.checked_bucket(bucket_of(&tag))?;
+        let bucket = self.checked_bucket(bucket_of(&tag))?;
+        if let Some(id) = old.filter(|id| !bucket.iter().any(|row| row.id == *id && row.rp_tag == tag)) {
+            return Err(ContainerError::NoSuchAccount { id });
+        }
         self.change(Change::Membership, &tag, |db, sealer, vault_id| {
+            if let Some(old) = old {
+                db.execute("DELETE FROM passkey WHERE id = ?1", [old.0])?;
+            }
             // The row is sealed to its number, so that is had first.
             db.execute(
                 "INSERT INTO passkey (bucket, rp_tag, sealed) VALUES (?1, ?2, x'')",
@@ -245,12 +262,6 @@ impl Store {
         let account = ciborium::from_reader(plain.as_slice()).map_err(|_| damaged())?;
         Ok((row.id, account))
     }
-}
-
-/// Puts a change into the main file before anyone is told: a vault at rest is one file. The end of a damaged write-ahead
-/// log could silently be lost, and one that stays behind is replayed into whatever file is put in the vault's place.
-fn checkpoint(db: &Connection) -> Result<(), ContainerError> {
-    Ok(db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
 }
 
 /// Whether every page of the file has its place. What is to be written takes pages that `SQLite` believes free, and a
