@@ -65,6 +65,7 @@ fn account(n: usize, credential_id: CredentialId) -> Account {
         display_name: format!("User {n}"),
         label: None,
         credential_id,
+        discoverable: true,
         key: KeyBlob(vec![0; 230]),
         public_key: vec![2; 33],
         created: 0,

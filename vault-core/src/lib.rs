@@ -9,12 +9,14 @@
 pub mod container;
 pub mod keystore;
 pub mod pin;
+mod text;
 mod vault;
 pub mod webauthn;
 
+pub use text::printable;
 pub use vault::{
-    CeremonyError, OpenError, PIN_LIMIT, TriesLeft, UnlockError, Unlocked, Vault, VaultError, Wiped, setup,
-    wipe,
+    Assertion, CeremonyError, MadeCredential, NewCredential, OpenError, PIN_LIMIT, TriesLeft, UnlockError,
+    Unlocked, Vault, VaultError, Wiped, setup, wipe,
 };
 
 /// 32 secret bytes: redacted in `Debug`, zeroized on drop, neither `Clone` nor `Serialize`.

@@ -1,12 +1,14 @@
 use jiff::Timestamp;
-use vault_core::webauthn::{CreateRequest, Origin};
+use vault_core::{
+    printable,
+    webauthn::{CreateRequest, Origin},
+};
 
 use super::read_options;
 use crate::{
     app::{App, note, print, rng, to_json},
     args::Ceremony,
     failure::{Failure, Result},
-    terminal::plain,
 };
 
 pub(crate) fn run(app: &mut App, ceremony: &Ceremony) -> Result<()> {
@@ -17,7 +19,7 @@ pub(crate) fn run(app: &mut App, ceremony: &Ceremony) -> Result<()> {
     if vault.excluded(&request)?.is_some() {
         return Err(Failure::excluded());
     }
-    let (user, rp_id) = (plain(&request.user.name), &request.rp_id);
+    let (user, rp_id) = (printable(&request.user.name), &request.rp_id);
     note(format!("make a passkey for {user} at {rp_id}, asked by {}", request.origin));
     for (id, account) in vault.accounts_of(rp_id)? {
         if account.user_handle == request.user.handle {

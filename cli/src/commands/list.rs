@@ -1,12 +1,11 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
-use vault_core::container::{Account, AccountId};
-
-use crate::{
-    app::App,
-    failure::Result,
-    terminal::{date, plain},
+use vault_core::{
+    container::{Account, AccountId},
+    printable,
 };
+
+use crate::{app::App, failure::Result, terminal::date};
 
 pub(crate) fn run(app: &mut App) -> Result<()> {
     let mut keys = app.keys()?;
@@ -34,8 +33,8 @@ fn table(accounts: &[(AccountId, Account)]) -> String {
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["ID", "SITE", "ACCOUNT", "NAME", "MADE"]);
     for (id, account) in accounts {
-        let name = account.label.as_deref().map(plain).unwrap_or_default();
-        let (site, user) = (account.rp_id.to_string(), plain(&account.user_name));
+        let name = account.label.as_deref().map(printable).unwrap_or_default();
+        let (site, user) = (account.rp_id.to_string(), printable(&account.user_name));
         table.add_row([id.to_string(), site, user, name, date(account.created)]);
     }
     table.trim_fmt()

@@ -1,15 +1,14 @@
-use vault_core::container::AccountId;
+use vault_core::{container::AccountId, printable};
 
 use super::list;
 use crate::{
     app::{App, rng},
     failure::Result,
-    terminal::plain,
 };
 
 pub(crate) fn run(app: &mut App, id: AccountId, name: String) -> Result<()> {
     let mut keys = app.keys()?;
     let label = Some(name).filter(|name| !name.is_empty());
     let account = app.open(&mut keys)?.rename(id, label, &mut rng())?;
-    app.print(&list::to_json(id, &account), || format!("Passkey {id} is now {}.", plain(account.name())))
+    app.print(&list::to_json(id, &account), || format!("Passkey {id} is now {}.", printable(account.name())))
 }

@@ -1,11 +1,7 @@
-use vault_core::container::AccountId;
+use vault_core::{container::AccountId, printable};
 
 use super::list;
-use crate::{
-    app::App,
-    failure::Result,
-    terminal::{date, plain},
-};
+use crate::{app::App, failure::Result, terminal::date};
 
 pub(crate) fn run(app: &mut App, id: AccountId) -> Result<()> {
     let mut keys = app.keys()?;
@@ -13,9 +9,9 @@ pub(crate) fn run(app: &mut App, id: AccountId) -> Result<()> {
     app.print(&list::to_json(id, &account), || {
         [
             ("Passkey", id.to_string()),
-            ("Site", format!("{} ({})", account.rp_id, plain(&account.rp_name))),
-            ("Account", format!("{} ({})", plain(&account.user_name), plain(&account.display_name))),
-            ("Name", account.label.as_deref().map_or_else(|| "-".to_owned(), plain)),
+            ("Site", format!("{} ({})", account.rp_id, printable(&account.rp_name))),
+            ("Account", format!("{} ({})", printable(&account.user_name), printable(&account.display_name))),
+            ("Name", account.label.as_deref().map_or_else(|| "-".to_owned(), printable)),
             ("Made", date(account.created)),
             ("Credential ID", account.credential_id.to_string()),
         ]

@@ -1,6 +1,7 @@
 use vault_core::{
     Vault,
     container::{Account, AccountId, ContainerError},
+    printable,
     webauthn::{GetRequest, Origin},
 };
 
@@ -9,7 +10,7 @@ use crate::{
     app::{App, note, print, to_json},
     args::Ceremony,
     failure::{Exit, Failure, Result},
-    terminal::{ask, plain},
+    terminal::ask,
 };
 
 pub(crate) fn run(app: &mut App, ceremony: &Ceremony, account: Option<AccountId>) -> Result<()> {
@@ -18,7 +19,12 @@ pub(crate) fn run(app: &mut App, ceremony: &Ceremony, account: Option<AccountId>
     let mut keys = app.keys()?;
     let mut vault = app.open(&mut keys)?;
     let (id, account) = choose(&vault, &request, account)?;
-    note(format!("sign in as {} at {}, asked by {}", plain(account.name()), request.rp_id, request.origin));
+    note(format!(
+        "sign in as {} at {}, asked by {}",
+        printable(account.name()),
+        request.rp_id,
+        request.origin
+    ));
     let response =
         app.with_pin(&mut vault, |_, unlocked, present| Ok(unlocked.sign(&request, id, present)?))?;
     print(&to_json(&response)?)
@@ -47,7 +53,7 @@ fn choose(
         1 => Ok(matching.swap_remove(0)),
         _ => {
             for (id, account) in &matching {
-                note(format!("{id}: {}", plain(account.name())));
+                note(format!("{id}: {}", printable(account.name())));
             }
             let which = format!("one of {}", ids.join(", "));
             let answer = ask(&format!("Which passkey ({which})? "))

@@ -1,10 +1,10 @@
 use serde_json::json;
-use vault_core::{VaultError, Wiped, container::State};
+use vault_core::{VaultError, Wiped, container::State, printable};
 
 use crate::{
     app::{App, Keys, note, patiently},
     failure::{Exit, Failure, Result},
-    terminal::{ask, plain},
+    terminal::ask,
 };
 
 /// What has to be typed.
@@ -59,7 +59,7 @@ fn tell_what_is_lost(app: &App, keys: &mut Keys) -> Result<()> {
         Ok(accounts) => {
             note(format!("{} passkeys will be lost:", accounts.len()));
             for (id, account) in accounts {
-                note(format!("{id}: {} at {}", plain(account.name()), account.rp_id));
+                note(format!("{id}: {} at {}", printable(account.name()), account.rp_id));
             }
             Ok(())
         }

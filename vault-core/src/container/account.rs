@@ -42,6 +42,8 @@ pub struct Account {
     pub label: Option<String>,
     /// The credential ID.
     pub credential_id: CredentialId,
+    /// Whether it is offered where the relying party names no credential (WebAuthn Level 3 §4, discoverable credential).
+    pub discoverable: bool,
     /// The wrapped key.
     pub key: KeyBlob,
     /// Its public half: a compressed SEC1 point.

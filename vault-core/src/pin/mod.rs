@@ -8,7 +8,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use hkdf::Hkdf;
 use secrecy::{ExposeSecret, SecretBox};
 use sha2::{Digest, Sha256};
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
 use zeroize::Zeroizing;
 
 use crate::{Secret, secret_from};
@@ -19,6 +19,12 @@ pub const MAX_BYTES: usize = 63;
 /// Argon2id's memory in KiB, passes and lanes (OWASP's first recommendation). The TPM's count is what
 /// stops guessing; this slows whoever gets hold of a masked secret.
 const ARGON2: (u32, u32, u32) = (19 * 1024, 2, 1);
+
+/// Whether a PIN is in Unicode normalization form C, as platforms send it (CTAP 2.2 §6.5.5.5).
+#[must_use]
+pub fn is_normalized(typed: &str) -> bool {
+    is_nfc(typed)
+}
 
 /// A PIN as it was typed, in Unicode normalization form C.
 pub struct Pin(SecretBox<str>);
@@ -60,6 +66,20 @@ impl std::fmt::Debug for Pin {
 
 /// 16 bytes that stand for the PIN.
 pub struct PinMaterial(SecretBox<[u8; 16]>);
+
+impl PinMaterial {
+    /// Takes the material as CTAP delivers it (CTAP 2.2 §6.5.5.5, `pinHashEnc`); the caller zeroizes its own copy.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; 16]) -> Self {
+        Self(SecretBox::init_with_mut(|material: &mut [u8; 16]| material.copy_from_slice(bytes)))
+    }
+}
+
+impl std::fmt::Debug for PinMaterial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PinMaterial([REDACTED])")
+    }
+}
 
 /// What the TPM sees of a PIN, for one vault.
 #[derive(Debug)]

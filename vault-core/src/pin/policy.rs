@@ -58,6 +58,12 @@ impl PinPolicy {
         (Self::LOWEST_MINIMUM..=MAX_BYTES).contains(&min_length).then_some(Self { min_length })
     }
 
+    /// The minimum.
+    #[must_use]
+    pub fn min_length(self) -> usize {
+        self.min_length
+    }
+
     /// Accepts a typed new PIN or says why not.
     pub fn accept(self, typed: &str) -> Result<Pin, PinRefused> {
         let Some(pin) = Pin::new(typed) else {

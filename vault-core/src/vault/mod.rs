@@ -6,7 +6,7 @@ mod unlocked;
 
 pub use errors::{CeremonyError, OpenError, UnlockError, VaultError};
 pub use life::{Wiped, setup, wipe};
-pub use unlocked::Unlocked;
+pub use unlocked::{Assertion, MadeCredential, NewCredential, Unlocked};
 
 use std::path::Path;
 
@@ -101,7 +101,7 @@ impl<'k> Vault<'k> {
     /// The passkeys that can answer `request`, oldest first.
     pub fn matching(&self, request: &GetRequest) -> Result<Vec<(AccountId, Account)>, ContainerError> {
         let mut accounts = self.store.accounts_of(&request.rp_id)?;
-        accounts.retain(|(_, account)| request.allows(&account.credential_id));
+        accounts.retain(|(_, account)| request.allows(account));
         Ok(accounts)
     }
 
@@ -140,12 +140,23 @@ impl<'k> Vault<'k> {
         Ok(self.status()?.wrong_pins.map_or(own, |wrong| TriesLeft::ByTpm(wrong.left())))
     }
 
+    /// What this vault's TPM is given of a PIN. Takes tens of milliseconds, on purpose.
+    #[must_use]
+    pub fn secrets(&self, pin: &PinMaterial) -> PinSecrets {
+        PinSecrets::derive(pin, self.store.vault_id())
+    }
+
     /// Proves the PIN to the TPM, and the container's generation against the TPM's.
     pub fn unlock(&mut self, pin: &PinMaterial) -> Result<Unlocked<'_>, UnlockError> {
-        let secrets = PinSecrets::derive(pin, self.store.vault_id());
+        let secrets = self.secrets(pin);
+        self.unlock_with(&secrets)
+    }
+
+    /// The same, with what was derived of the PIN before.
+    pub fn unlock_with(&mut self, secrets: &PinSecrets) -> Result<Unlocked<'_>, UnlockError> {
         // Asked of the borrow checker: `keys` stays borrowed by a success, so failures are told apart first.
         let anchor = self.store.anchor().clone();
-        match self.keys.unlock(&anchor, &secrets) {
+        match self.keys.unlock(&anchor, secrets) {
             Ok(mut keys) => {
                 remember_wrong_pins(&mut self.store, |_| 0);
                 check_generation(&self.store, keys.as_mut())?;

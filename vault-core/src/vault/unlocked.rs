@@ -1,14 +1,57 @@
+use sha2::{Digest, Sha256};
+
 use crate::{
     container::{Account, AccountId, ContainerError, Damage, Store},
-    keystore::{CreatedKey, KeyStoreError, PublicKey, Signature, Then, UnlockedKeys},
+    keystore::{KeyBlob, KeyStoreError, PublicKey, Signature, Then, UnlockedKeys},
     pin::{PinMaterial, PinSecrets},
     vault::{CeremonyError, VaultError},
     webauthn::{
-        Attestation, AuthenticationResponse, AuthenticatorData, CreateRequest, CredentialId, GetRequest,
-        Registered, RegistrationResponse, UserPresent, UserVerified, attestation_object, client_data_json,
-        digest_to_sign, none_statement, packed_self_statement,
+        Attestation, Attested, AuthenticationResponse, AuthenticatorData, ClientDataHash, CreateRequest,
+        CredentialId, GetRequest, Registered, RegistrationResponse, RpId, User, UserPresent, UserVerified,
+        client_data_json,
     },
 };
+
+/// What a new passkey is for.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCredential<'a> {
+    /// The relying party that it signs in to.
+    pub rp_id: &'a RpId,
+    /// The relying party's name for itself.
+    pub rp_name: &'a str,
+    /// The account.
+    pub user: &'a User,
+    /// Whether it should vouch for itself.
+    pub attestation: Attestation,
+    /// Whether it is offered where the relying party names no credential.
+    pub discoverable: bool,
+    /// The passkey whose place it takes (CTAP 2.2 §6.1.2 step 16), if any.
+    pub replacing: Option<AccountId>,
+}
+
+/// A passkey that was just made.
+#[derive(Debug)]
+pub struct MadeCredential {
+    /// Its number in the vault.
+    pub id: AccountId,
+    /// Its credential ID.
+    pub credential_id: CredentialId,
+    /// Its public key.
+    pub key: PublicKey,
+    /// What the relying party gets.
+    pub attested: Attested,
+}
+
+/// A sign-in.
+#[derive(Debug)]
+pub struct Assertion {
+    /// The passkey.
+    pub account: Account,
+    /// What was signed, with the client data's hash.
+    pub data: AuthenticatorData,
+    /// The signature.
+    pub signature: Signature,
+}
 
 /// A vault whose PIN the TPM has just accepted, for one operation.
 pub struct Unlocked<'v> {
@@ -22,8 +65,66 @@ impl<'v> Unlocked<'v> {
         Self { store, keys, verified: UserVerified::by_the_tpm() }
     }
 
-    /// Makes a passkey (WebAuthn Level 3 §6.3.2). It is stored, and the TPM knows of it, before the
-    /// response is returned. `now` is in seconds since 1970.
+    /// Makes a passkey (WebAuthn Level 3 §6.3.2) for the client data that `client_data` is the hash of. It is stored, and the
+    /// TPM knows of it, before this returns. `now` is in seconds since 1970.
+    pub fn make_credential(
+        self,
+        new: NewCredential<'_>,
+        client_data: &ClientDataHash,
+        present: UserPresent,
+        now: u64,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<MadeCredential, CeremonyError> {
+        let Self { store, mut keys, verified } = self;
+        let key = keys.create_key()?;
+        let id = CredentialId::random(rng);
+        let data =
+            AuthenticatorData::for_registration(new.rp_id, store.kind(), &id, &key.public, verified, present);
+        let signature = match new.attestation {
+            Attestation::None => None,
+            Attestation::PackedSelf => {
+                Some(sign(keys.as_mut(), &key.blob, &key.public, &data, client_data, Then::Continue)?)
+            }
+        };
+        let account = Account {
+            rp_id: new.rp_id.clone(),
+            rp_name: new.rp_name.to_owned(),
+            user_handle: new.user.handle.clone(),
+            user_name: new.user.name.clone(),
+            display_name: new.user.display_name.clone(),
+            label: None,
+            credential_id: id,
+            discoverable: new.discoverable,
+            key: key.blob,
+            public_key: key.public.to_sec1_point(true).as_bytes().to_vec(),
+            created: now,
+        };
+        let id = store.replace(new.replacing, &account, rng)?;
+        keys.commit_generation(store.generation(), Then::End)?;
+        let Account { credential_id, .. } = account;
+        Ok(MadeCredential { id, credential_id, key: key.public, attested: Attested { data, signature } })
+    }
+
+    /// Signs in with one passkey of `rp_id` (§6.3.3). Without `present` the assertion says that nobody confirmed.
+    pub fn get_assertion(
+        self,
+        rp_id: &RpId,
+        id: AccountId,
+        client_data: &ClientDataHash,
+        present: Option<UserPresent>,
+    ) -> Result<Assertion, CeremonyError> {
+        let Self { store, mut keys, verified } = self;
+        let account = store.account(id)?;
+        if account.rp_id != *rp_id {
+            return Err(CeremonyError::NotAllowed);
+        }
+        let data = AuthenticatorData::for_assertion(rp_id, verified, present);
+        let public = account.public_key().ok_or(ContainerError::from(Damage::Row(id)))?;
+        let signature = sign(keys.as_mut(), &account.key, &public, &data, client_data, Then::End)?;
+        Ok(Assertion { account, data, signature })
+    }
+
+    /// Makes a passkey as `request` asks, and answers it as a WebAuthn client does.
     pub fn enroll(
         self,
         request: &CreateRequest,
@@ -31,68 +132,43 @@ impl<'v> Unlocked<'v> {
         now: u64,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<(AccountId, RegistrationResponse), CeremonyError> {
-        let Self { store, mut keys, verified } = self;
-        if store.accounts_of(&request.rp_id)?.iter().any(|(_, a)| request.excludes(&a.credential_id)) {
+        if self.store.accounts_of(&request.rp_id)?.iter().any(|(_, a)| request.excludes(&a.credential_id)) {
             return Err(CeremonyError::Excluded);
         }
-        let key = keys.create_key()?;
-        let id = CredentialId::random(rng);
-        let kind = store.kind();
-        let data =
-            AuthenticatorData::for_registration(&request.rp_id, kind, &id, &key.public, verified, present);
         let client_data_json = client_data_json("webauthn.create", &request.challenge, &request.origin);
-        let statement = match request.attestation {
-            Attestation::None => none_statement(),
-            Attestation::PackedSelf => {
-                let digest = digest_to_sign(&data, &client_data_json);
-                packed_self_statement(&sign(keys.as_mut(), &key, &digest)?)
-            }
+        let new = NewCredential {
+            rp_id: &request.rp_id,
+            rp_name: &request.rp_name,
+            user: &request.user,
+            attestation: request.attestation,
+            discoverable: true,
+            replacing: None,
         };
-        let account = Account {
-            rp_id: request.rp_id.clone(),
-            rp_name: request.rp_name.clone(),
-            user_handle: request.user.handle.clone(),
-            user_name: request.user.name.clone(),
-            display_name: request.user.display_name.clone(),
-            label: None,
-            credential_id: id,
-            key: key.blob,
-            public_key: key.public.to_sec1_point(true).as_bytes().to_vec(),
-            created: now,
-        };
-        let account_id = store.insert(&account, rng)?;
-        keys.commit_generation(store.generation(), Then::End)?;
+        let made = self.make_credential(new, &Sha256::digest(&client_data_json).into(), present, now, rng)?;
         let response = Registered {
-            id: &account.credential_id,
-            key: &key.public,
-            data: &data,
-            attestation_object: &attestation_object(&data, statement),
+            id: &made.credential_id,
+            key: &made.key,
+            attested: &made.attested,
             client_data_json: &client_data_json,
             cred_props: request.cred_props,
         };
-        Ok((account_id, response.into()))
+        Ok((made.id, response.into()))
     }
 
-    /// Signs in with one passkey (§6.3.3).
+    /// Signs in as `request` asks, and answers it as a WebAuthn client does.
     pub fn sign(
         self,
         request: &GetRequest,
         id: AccountId,
         present: UserPresent,
     ) -> Result<AuthenticationResponse, CeremonyError> {
-        let Self { store, mut keys, verified } = self;
-        let account = store.account(id)?;
-        if account.rp_id != request.rp_id || !request.allows(&account.credential_id) {
+        if !request.allows(&self.store.account(id)?) {
             return Err(CeremonyError::NotAllowed);
         }
-        let data = AuthenticatorData::for_assertion(&request.rp_id, verified, present);
         let client_data_json = client_data_json("webauthn.get", &request.challenge, &request.origin);
-        let digest = digest_to_sign(&data, &client_data_json);
-        let signature = keys.sign(&account.key, &digest, Then::End)?;
-        let public = account.public_key().ok_or(ContainerError::from(Damage::Row(id)))?;
-        check(&public, &digest, &signature)?;
-        let (id, user) = (&account.credential_id, &account.user_handle);
-        Ok(AuthenticationResponse::new(id, user, &data, &client_data_json, &signature))
+        let client_data = Sha256::digest(&client_data_json).into();
+        let made = self.get_assertion(&request.rp_id, id, &client_data, Some(present))?;
+        Ok(AuthenticationResponse::new(&made, &client_data_json))
     }
 
     /// Deletes a passkey.
@@ -109,18 +185,18 @@ impl<'v> Unlocked<'v> {
     }
 }
 
+/// No signature leaves that its key did not make: whatever happened on the bus, or to a stored blob.
 fn sign(
     keys: &mut dyn UnlockedKeys,
-    key: &CreatedKey,
-    digest: &[u8; 32],
+    key: &KeyBlob,
+    public: &PublicKey,
+    data: &AuthenticatorData,
+    client_data: &ClientDataHash,
+    then: Then,
 ) -> Result<Signature, KeyStoreError> {
-    let signature = keys.sign(&key.blob, digest, Then::Continue)?;
-    check(&key.public, digest, &signature)?;
-    Ok(signature)
-}
-
-/// No signature leaves that its key did not make: whatever happened on the bus, or to a stored blob.
-fn check(key: &PublicKey, digest: &[u8; 32], signature: &Signature) -> Result<(), KeyStoreError> {
     use p256::ecdsa::signature::hazmat::PrehashVerifier;
-    key.verify_prehash(digest, signature).map_err(|_| KeyStoreError::BadSignature)
+    let digest = data.digest_to_sign(client_data);
+    let signature = keys.sign(key, &digest, then)?;
+    public.verify_prehash(&digest, &signature).map_err(|_| KeyStoreError::BadSignature)?;
+    Ok(signature)
 }

@@ -40,7 +40,10 @@ pub fn aaguid(kind: TpmKind) -> [u8; 16] {
 
 /// Authenticator data (§6.1), encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct AuthenticatorData(Vec<u8>);
+pub struct AuthenticatorData(Vec<u8>);
+
+/// SHA-256 of the client data (§5.8.1). CTAP hands an authenticator nothing else of it.
+pub type ClientDataHash = [u8; 32];
 
 /// §6.1: user present, user verified, attested credential data included. Backup eligibility and
 /// state stay 0: a key of this TPM has no other place to be.
@@ -52,8 +55,8 @@ const AT: u8 = 1 << 6;
 const SIGN_COUNT: [u8; 4] = [0; 4];
 
 impl AuthenticatorData {
-    pub(crate) fn for_assertion(rp_id: &RpId, _: UserVerified, _: UserPresent) -> Self {
-        Self(header(rp_id, UP | UV))
+    pub(crate) fn for_assertion(rp_id: &RpId, _: UserVerified, present: Option<UserPresent>) -> Self {
+        Self(header(rp_id, UV | if present.is_some() { UP } else { 0 }))
     }
 
     pub(crate) fn for_registration(
@@ -72,15 +75,16 @@ impl AuthenticatorData {
         Self(data)
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
-}
 
-/// What an assertion and a packed statement sign: SHA-256(authenticator data || SHA-256(client data)).
-pub(crate) fn digest_to_sign(data: &AuthenticatorData, client_data_json: &[u8]) -> [u8; 32] {
-    let client_data_hash = Sha256::digest(client_data_json);
-    Sha256::new().chain_update(&data.0).chain_update(client_data_hash).finalize().into()
+    /// What an assertion and a packed statement sign: SHA-256(authenticator data || client data hash).
+    pub(crate) fn digest_to_sign(&self, client_data: &ClientDataHash) -> [u8; 32] {
+        Sha256::new().chain_update(&self.0).chain_update(client_data).finalize().into()
+    }
 }
 
 fn header(rp_id: &RpId, flags: u8) -> Vec<u8> {

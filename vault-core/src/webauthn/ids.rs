@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use url::{Host, Url};
 
 use super::base64url;
+use crate::printable;
 
 /// The origin that asks: `https://…`, or `http://localhost…` for development.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +106,14 @@ impl RpId {
             return Err(RpIdError::PublicSuffix { rp_id: rp_id.to_owned() });
         }
         Ok(Self(rp_id.to_owned()))
+    }
+
+    /// One that a platform vouches for: it knows the origin, and CTAP does not (CTAP 2.2 §6.1, `rp`). `None` if it is empty or
+    /// longer than 255 bytes, which no domain is, or would rewrite the line it is shown in.
+    #[must_use]
+    pub fn vouched_for(rp_id: String) -> Option<Self> {
+        let fits = (1..=255).contains(&rp_id.len()) && printable(&rp_id) == rp_id;
+        fits.then_some(Self(rp_id))
     }
 
     /// As text, for display.

@@ -6,13 +6,13 @@ mod ids;
 mod options;
 mod response;
 
-pub use authenticator_data::{UserPresent, UserVerified, aaguid};
+pub use attestation::Attested;
+pub use authenticator_data::{AuthenticatorData, ClientDataHash, UserPresent, UserVerified, aaguid};
 pub use ids::{CredentialId, Origin, OriginError, RpId, RpIdError, UserHandle};
 pub use options::{Attestation, CreateRequest, GetRequest, RequestError, User};
 pub use response::{AuthenticationResponse, RegistrationResponse};
 
-pub(crate) use attestation::{attestation_object, cose_key, none_statement, packed_self_statement};
-pub(crate) use authenticator_data::{AuthenticatorData, digest_to_sign};
+pub(crate) use attestation::cose_key;
 pub(crate) use response::{Registered, client_data_json};
 
 use base64ct::{Base64UrlUnpadded, Encoding};

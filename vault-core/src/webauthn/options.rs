@@ -1,6 +1,7 @@
 use serde::Deserialize;
 
 use super::{CredentialId, Origin, RpId, RpIdError, UserHandle, from_base64url};
+use crate::container::Account;
 
 /// COSE's ES256 (RFC 9053 §2.1), the one algorithm of this vault.
 const ES256: i64 = -7;
@@ -135,10 +136,12 @@ impl GetRequest {
         })
     }
 
-    /// No list allows every discoverable credential, and all of ours are. One that names only types that we do not know
-    /// allows none (Level 3 §5.1.4.2).
-    pub(crate) fn allows(&self, id: &CredentialId) -> bool {
-        self.allow.as_ref().is_none_or(|list| list.iter().any(|allowed| allowed == id.as_bytes()))
+    /// No list allows every discoverable credential. One that names only types that we do not know allows none
+    /// (Level 3 §5.1.4.2).
+    pub(crate) fn allows(&self, account: &Account) -> bool {
+        let Account { rp_id, credential_id, discoverable, .. } = account;
+        let named = |list: &Vec<Vec<u8>>| list.iter().any(|allowed| allowed == credential_id.as_bytes());
+        *rp_id == self.rp_id && self.allow.as_ref().map_or(*discoverable, named)
     }
 }
 
@@ -234,6 +237,7 @@ struct Descriptor {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
+    use crate::keystore::KeyBlob;
     use serde_json::{Value, json};
 
     fn creation() -> Value {
@@ -316,18 +320,35 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_unknown_types_alone_allows_nothing() {
-        let ours = CredentialId::random(&mut getrandom::rand_core::UnwrapErr(getrandom::SysRng));
-        let allowed = |list: Value| {
-            let json = json!({"challenge": "AA", "allowCredentials": list}).to_string();
-            let origin = Origin::parse("https://example.org").unwrap();
-            let request = GetRequest::from_json(&json, origin).unwrap();
-            request.allows(&ours)
+    fn no_list_allows_what_is_discoverable_and_a_list_what_it_names() {
+        let ours = |discoverable| Account {
+            rp_id: RpId::vouched_for("example.org".into()).unwrap(),
+            rp_name: String::new(),
+            user_handle: UserHandle::new(vec![1]).unwrap(),
+            user_name: String::new(),
+            display_name: String::new(),
+            label: None,
+            credential_id: CredentialId::random(&mut getrandom::rand_core::UnwrapErr(getrandom::SysRng)),
+            discoverable,
+            key: KeyBlob(Vec::new()),
+            public_key: Vec::new(),
+            created: 0,
         };
-        assert!(allowed(json!([])));
-        assert!(allowed(json!([{"type": "public-key", "id": ours.to_string()}])));
-        assert!(!allowed(json!([{"type": "public-key", "id": "AQM"}])));
-        assert!(!allowed(json!([{"type": "other", "id": ours.to_string()}])));
+        let request = |origin: &str, list: &Value| {
+            let json = json!({"challenge": "AA", "allowCredentials": list}).to_string();
+            GetRequest::from_json(&json, Origin::parse(origin).unwrap()).unwrap()
+        };
+        let allowed = |account: &Account, list: &Value| request("https://example.org", list).allows(account);
+        for account in [ours(true), ours(false)] {
+            let id = account.credential_id.to_string();
+            let naming = json!([{"type": "public-key", "id": id}]);
+            assert_eq!(allowed(&account, &json!([])), account.discoverable);
+            assert!(allowed(&account, &naming));
+            assert!(!request("https://example.com", &naming).allows(&account));
+            assert!(!allowed(&account, &json!([{"type": "public-key", "id": "AQM"}])));
+            // A list of types that we do not know is not the same as none.
+            assert!(!allowed(&account, &json!([{"type": "other", "id": id}])));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use serde::Serialize;
 
-use super::{AuthenticatorData, CredentialId, Origin, UserHandle, base64url};
-use crate::keystore::{PublicKey, Signature};
+use super::{Attested, CredentialId, Origin, base64url};
+use crate::{keystore::PublicKey, vault::Assertion};
 
 /// `RegistrationResponseJSON` (WebAuthn Level 3 §5.1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -86,8 +86,7 @@ pub(crate) fn client_data_json(r#type: &'static str, challenge: &[u8], origin: &
 pub(crate) struct Registered<'a> {
     pub(crate) id: &'a CredentialId,
     pub(crate) key: &'a PublicKey,
-    pub(crate) data: &'a AuthenticatorData,
-    pub(crate) attestation_object: &'a [u8],
+    pub(crate) attested: &'a Attested,
     pub(crate) client_data_json: &'a [u8],
     pub(crate) cred_props: bool,
 }
@@ -98,11 +97,11 @@ impl From<Registered<'_>> for RegistrationResponse {
             credential: Credential::new(r.id),
             response: AttestationResponse {
                 client_data_json: base64url(r.client_data_json),
-                authenticator_data: base64url(r.data.as_bytes()),
+                authenticator_data: base64url(r.attested.data.as_bytes()),
                 transports: ["internal"],
                 public_key: base64url(&subject_public_key_info(r.key)),
                 public_key_algorithm: -7,
-                attestation_object: base64url(r.attestation_object),
+                attestation_object: base64url(&r.attested.object()),
             },
             client_extension_results: ExtensionResults {
                 cred_props: r.cred_props.then_some(CredProps { rk: true }),
@@ -112,20 +111,15 @@ impl From<Registered<'_>> for RegistrationResponse {
 }
 
 impl AuthenticationResponse {
-    pub(crate) fn new(
-        id: &CredentialId,
-        user: &UserHandle,
-        data: &AuthenticatorData,
-        client_data_json: &[u8],
-        signature: &Signature,
-    ) -> Self {
+    pub(crate) fn new(assertion: &Assertion, client_data_json: &[u8]) -> Self {
+        let Assertion { account, data, signature } = assertion;
         Self {
-            credential: Credential::new(id),
+            credential: Credential::new(&account.credential_id),
             response: AssertionResponse {
                 client_data_json: base64url(client_data_json),
                 authenticator_data: base64url(data.as_bytes()),
                 signature: base64url(signature.to_der().as_bytes()),
-                user_handle: base64url(user.as_bytes()),
+                user_handle: base64url(account.user_handle.as_bytes()),
             },
             client_extension_results: ExtensionResults { cred_props: None },
         }

@@ -90,6 +90,7 @@ pub fn account(rp_id: &str, user: &str, seed: u64) -> Account {
         "display_name": user,
         "label": null,
         "credential_id": bytes(32),
+        "discoverable": true,
         "key": bytes(230),
         "public_key": public.as_bytes(),
         "created": seed,
