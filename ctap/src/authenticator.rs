@@ -1,0 +1,155 @@
+use std::{error::Error, time::Duration};
+
+use ciborium::Value;
+use rand_core::CryptoRng;
+use vault_core::{
+    OpenError, Vault, VaultError,
+    keystore::{KeyStoreError, TpmKind},
+    pin::{PinMaterial, PinPolicy},
+};
+
+use crate::{
+    Ask, Person, Status,
+    cbor::{self, Map},
+    client_pin,
+    failure::Result,
+    get_assertion::{self, NextAssertions},
+    get_info, make_credential,
+    pin_protocol::KeyAgreement,
+    reset,
+    token::Token,
+};
+
+/// §6.5.5.6: so many wrong PINs in a row, and this authenticator takes none until it is started anew.
+const WRONG_IN_A_ROW: u8 = 3;
+
+/// Where the vault comes from.
+pub trait Vaults {
+    /// Whether there is one; neither waits nor asks the TPM.
+    fn exist(&self) -> bool;
+
+    /// Opens it, waiting for others that use it.
+    fn open(&mut self) -> Result<Vault<'_>, OpenError>;
+
+    /// Makes it.
+    fn set_up(&mut self, pin: &PinMaterial) -> Result<(), VaultError>;
+
+    /// Destroys it.
+    fn wipe(&mut self) -> Result<(), VaultError>;
+
+    /// The kind of TPM, which decides the AAGUID.
+    fn kind(&mut self) -> Result<TpmKind, KeyStoreError>;
+}
+
+/// What one request is answered with.
+pub struct Env<'e> {
+    /// The vault.
+    pub vaults: &'e mut dyn Vaults,
+    /// Whom to ask.
+    pub person: &'e mut dyn Person,
+    /// Randomness.
+    pub rng: &'e mut dyn CryptoRng,
+    /// Time since some moment in the past; it never goes back.
+    pub now: Duration,
+    /// Seconds since 1970.
+    pub unix_time: u64,
+    /// Told what a status code cannot say.
+    pub report: &'e dyn Fn(&(dyn Error + 'static)),
+}
+
+/// An authenticator (CTAP 2.2 §6): what it remembers between two requests.
+pub struct Authenticator {
+    pub(crate) policy: PinPolicy,
+    pub(crate) agreement: KeyAgreement,
+    pub(crate) token: Option<Token>,
+    wrong_in_a_row: u8,
+    next: Option<NextAssertions>,
+}
+
+impl Authenticator {
+    /// One that has just been started.
+    pub fn new(policy: PinPolicy, rng: &mut dyn CryptoRng) -> Self {
+        let agreement = KeyAgreement::generate(rng);
+        Self { policy, agreement, token: None, wrong_in_a_row: 0, next: None }
+    }
+
+    /// Answers a request: a command byte and its parameters in, a status byte and what it yields out.
+    pub fn answer(&mut self, request: &[u8], env: &mut Env<'_>) -> Vec<u8> {
+        self.forget_expired(env.now);
+        let (status, value) = match self.dispatch(request, env) {
+            Ok(value) => (Status::Ok, value),
+            Err(failure) => {
+                if let Some(cause) = failure.cause {
+                    (env.report)(cause.as_ref());
+                }
+                (failure.status, None)
+            }
+        };
+        let mut reply = vec![status.code()];
+        if let Some(value) = value {
+            cbor::encode(&value, &mut reply);
+        }
+        reply
+    }
+
+    /// When [`Authenticator::forget_expired`] has something to forget.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        let token = self.token.as_ref().map(Token::deadline);
+        let next = self.next.as_ref().map(NextAssertions::deadline);
+        token.into_iter().chain(next).min()
+    }
+
+    /// Forgets, and zeroizes, what a time limit ends.
+    pub fn forget_expired(&mut self, now: Duration) {
+        self.token.take_if(|token| token.deadline() <= now);
+        self.next.take_if(|next| next.deadline() <= now);
+    }
+
+    /// Forgets every proof of the PIN: the screen was locked, or the machine goes to sleep.
+    pub fn lock(&mut self) {
+        self.token = None;
+        self.next = None;
+    }
+
+    fn dispatch(&mut self, request: &[u8], env: &mut Env<'_>) -> Result<Option<Value>> {
+        let (command, parameters) = request.split_first().ok_or(Status::InvalidLength)?;
+        // §6.3: any other command ends a series of assertions.
+        let next = self.next.take();
+        match command {
+            0x01 => make_credential::run(self, Map::decode(parameters)?, env).map(Some),
+            0x02 => {
+                let (reply, next) = get_assertion::run(self, Map::decode(parameters)?, env)?;
+                self.next = next;
+                Ok(Some(reply))
+            }
+            0x04 => get_info::run(self, env).map(Some),
+            0x06 => client_pin::run(self, Map::decode(parameters)?, env),
+            0x07 => reset::run(self, env).map(|()| None),
+            0x08 => {
+                let (reply, next) = get_assertion::next(next.ok_or(Status::NotAllowed)?, env)?;
+                self.next = next;
+                Ok(Some(reply))
+            }
+            // §6.9: authenticatorSelection.
+            0x0b => Ok(env.person.confirm(&Ask::Select).map(|_| None)?),
+            _ => Err(Status::InvalidCommand.into()),
+        }
+    }
+
+    /// Whether wrong PINs have used up this start's tries (§6.5.5.6).
+    pub(crate) fn pin_auth_is_blocked(&self) -> bool {
+        self.wrong_in_a_row >= WRONG_IN_A_ROW
+    }
+
+    pub(crate) fn pin_was_right(&mut self) {
+        self.wrong_in_a_row = 0;
+    }
+
+    /// §6.5.5.6: what a wrong PIN is answered with, and a new key agreement key.
+    pub(crate) fn pin_was_wrong(&mut self, rng: &mut dyn CryptoRng) -> Status {
+        self.agreement = KeyAgreement::generate(rng);
+        self.wrong_in_a_row = self.wrong_in_a_row.saturating_add(1);
+        if self.pin_auth_is_blocked() { Status::PinAuthBlocked } else { Status::PinInvalid }
+    }
+}

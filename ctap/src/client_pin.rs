@@ -1,0 +1,263 @@
+//! authenticatorClientPIN (CTAP 2.2 §6.5.5).
+
+use std::rc::Rc;
+
+use ciborium::Value;
+use vault_core::{
+    PIN_LIMIT, UnlockError, Unlocked,
+    keystore::KeyStoreError,
+    pin::{self, Pin, PinMaterial, PinSecrets},
+    webauthn::{RpId, UserPresent},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    Ask, Authenticator, Env, Permissions, Status,
+    cbor::{Map, bytes, map},
+    failure::{Failure, Result},
+    pin_protocol::{PinProtocol, SharedSecret},
+    token::Token,
+    verification::{self, UvError, Verification},
+};
+
+/// §6.5.5.5: a new PIN travels padded with zeros.
+const PADDED_PIN: usize = 64;
+
+struct Request(Map);
+
+impl Request {
+    fn protocol(&mut self) -> Result<PinProtocol> {
+        Ok(PinProtocol::from_number(self.0.optional(0x01)?.ok_or(Status::MissingParameter)?)?)
+    }
+
+    fn shared_secret(&mut self, authenticator: &Authenticator) -> Result<SharedSecret> {
+        let protocol = self.protocol()?;
+        Ok(authenticator.agreement.decapsulate(protocol, self.0.required(0x03)?)?)
+    }
+
+    fn param(&mut self) -> Result<Vec<u8>> {
+        Ok(self.0.required(0x04)?)
+    }
+
+    fn new_pin(&mut self) -> Result<Vec<u8>> {
+        Ok(self.0.required(0x05)?)
+    }
+
+    fn pin_hash(&mut self) -> Result<Vec<u8>> {
+        Ok(self.0.required(0x06)?)
+    }
+
+    fn permissions(&mut self) -> Result<Option<u64>> {
+        Ok(self.0.optional(0x09)?)
+    }
+
+    fn rp_id(&mut self) -> Result<Option<RpId>> {
+        let text: Option<String> = self.0.optional(0x0a)?;
+        Ok(text.map(|text| RpId::vouched_for(text).ok_or(Status::InvalidLength)).transpose()?)
+    }
+}
+
+pub(crate) fn run(
+    authenticator: &mut Authenticator,
+    parameters: Map,
+    env: &mut Env<'_>,
+) -> Result<Option<Value>> {
+    let mut request = Request(parameters);
+    match request.0.required::<u64>(0x02)? {
+        0x01 => pin_retries(authenticator, env).map(Some),
+        0x02 => {
+            request.protocol()?;
+            Ok(Some(map([(0x01, Some(authenticator.agreement.public()))])))
+        }
+        0x03 => set_pin(authenticator, request, env).map(|()| None),
+        0x04 => change_pin(authenticator, request, env).map(|()| None),
+        0x05 => pin_token(authenticator, request, env).map(Some),
+        0x06 => token_using_uv(authenticator, request, env).map(Some),
+        0x07 => Ok(Some(map([(0x05, Some(tries(env)?.into()))]))),
+        0x09 => token_using_pin(authenticator, request, env).map(Some),
+        _ => Err(Status::InvalidSubcommand.into()),
+    }
+}
+
+/// getPINRetries (§6.5.5.2): the TPM's own count.
+fn pin_retries(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Value> {
+    let tries = tries(env)?;
+    Ok(map([(0x03, Some(tries.into())), (0x04, Some(authenticator.pin_auth_is_blocked().into()))]))
+}
+
+fn tries(env: &mut Env<'_>) -> Result<u32> {
+    if env.vaults.exist() { Ok(env.vaults.open()?.tries_left()?.count()) } else { Ok(PIN_LIMIT) }
+}
+
+/// setPIN (§6.5.5.5). Where there is no vault, that is set-up.
+fn set_pin(authenticator: &mut Authenticator, mut request: Request, env: &mut Env<'_>) -> Result<()> {
+    let shared = request.shared_secret(authenticator)?;
+    let (new_pin, param) = (request.new_pin()?, request.param()?);
+    if env.vaults.exist() || !shared.verify(&new_pin, &param) {
+        return Err(Status::PinAuthInvalid.into());
+    }
+    let pin = new_pin_of(authenticator, &shared, &new_pin)?;
+    Ok(env.vaults.set_up(&pin.material())?)
+}
+
+/// changePIN (§6.5.5.6).
+fn change_pin(authenticator: &mut Authenticator, mut request: Request, env: &mut Env<'_>) -> Result<()> {
+    let shared = request.shared_secret(authenticator)?;
+    let (new_pin, hash, param) = (request.new_pin()?, request.pin_hash()?, request.param()?);
+    not_blocked(authenticator, env)?;
+    if !shared.verify(&[new_pin.as_slice(), &hash].concat(), &param) {
+        return Err(Status::PinAuthInvalid.into());
+    }
+    let material = pin_hash_of(&shared, &hash)?;
+    let new = with_pin(authenticator, &material, env, |authenticator, unlocked, _| {
+        let new = new_pin_of(authenticator, &shared, &new_pin)?;
+        Ok(unlocked.change_pin(&new.material())?)
+    });
+    // §6.5.5.6 step 14: tokens were given out for the old one.
+    authenticator.lock();
+    new
+}
+
+/// getPinToken (§6.5.5.7.1): for platforms that know no permissions.
+fn pin_token(authenticator: &mut Authenticator, mut request: Request, env: &mut Env<'_>) -> Result<Value> {
+    if request.permissions()?.is_some() || request.rp_id()?.is_some() {
+        return Err(Status::InvalidParameter.into());
+    }
+    let permissions = Permissions::MAKE_CREDENTIAL | Permissions::GET_ASSERTION;
+    token_for_pin(authenticator, request, (permissions, None), env)
+}
+
+/// getPinUvAuthTokenUsingPinWithPermissions (§6.5.5.7.2).
+fn token_using_pin(
+    authenticator: &mut Authenticator,
+    mut request: Request,
+    env: &mut Env<'_>,
+) -> Result<Value> {
+    let scope = scope(&mut request)?;
+    token_for_pin(authenticator, request, scope, env)
+}
+
+fn scope(request: &mut Request) -> Result<(Permissions, Option<RpId>)> {
+    let permissions = Permissions::from_number(request.permissions()?.ok_or(Status::MissingParameter)?)?;
+    let rp_id = request.rp_id()?;
+    if permissions.need_rp_id() && rp_id.is_none() {
+        return Err(Status::MissingParameter.into());
+    }
+    Ok((permissions, rp_id))
+}
+
+fn token_for_pin(
+    authenticator: &mut Authenticator,
+    mut request: Request,
+    scope: (Permissions, Option<RpId>),
+    env: &mut Env<'_>,
+) -> Result<Value> {
+    let shared = request.shared_secret(authenticator)?;
+    let hash = request.pin_hash()?;
+    not_blocked(authenticator, env)?;
+    let material = pin_hash_of(&shared, &hash)?;
+    let unlock = with_pin(authenticator, &material, env, |_, _, unlock| Ok(unlock))?;
+    Ok(give_token(
+        authenticator,
+        &shared,
+        Verification { unlock: Rc::new(unlock), present: None },
+        scope,
+        env,
+    ))
+}
+
+/// getPinUvAuthTokenUsingUvWithPermissions (§6.5.5.7.3).
+fn token_using_uv(
+    authenticator: &mut Authenticator,
+    mut request: Request,
+    env: &mut Env<'_>,
+) -> Result<Value> {
+    let (permissions, rp_id) = scope(&mut request)?;
+    let shared = request.shared_secret(authenticator)?;
+    if !env.vaults.exist() {
+        return Err(Status::NotAllowed.into());
+    }
+    let ask = Ask::Unlock { rp_id: rp_id.as_ref(), permissions };
+    let verification = verification::by_prompt(&ask, env).map_err(|error| match error {
+        UvError::Declined(declined) => declined.into(),
+        UvError::Blocked => Status::UvBlocked.into(),
+        UvError::Wrong => Status::UvInvalid.into(),
+        UvError::Failed(failure) => failure,
+    })?;
+    Ok(give_token(authenticator, &shared, verification, (permissions, rp_id), env))
+}
+
+fn give_token(
+    authenticator: &mut Authenticator,
+    shared: &SharedSecret,
+    verification: Verification,
+    scope: (Permissions, Option<RpId>),
+    env: &mut Env<'_>,
+) -> Value {
+    let Verification { unlock, present } = verification;
+    // A new passkey is confirmed with its account's name, which nobody has said yet.
+    let present: Option<UserPresent> = present.filter(|_| !scope.0.contain(Permissions::MAKE_CREDENTIAL));
+    let token = Token::begin(shared.protocol(), unlock, scope, present, env.now, env.rng);
+    let encrypted = shared.encrypt(&token.value, env.rng);
+    authenticator.token = Some(token);
+    map([(0x02, bytes(encrypted))])
+}
+
+/// No try is spent where none is left (§6.5.5.6 and §6.5.5.7, their steps about retries).
+fn not_blocked(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<()> {
+    if !env.vaults.exist() {
+        return Err(Status::PinNotSet.into());
+    }
+    if authenticator.pin_auth_is_blocked() {
+        return Err(Status::PinAuthBlocked.into());
+    }
+    Ok(())
+}
+
+/// Proves the PIN to the TPM, and runs `operation` once it has accepted it.
+fn with_pin<T>(
+    authenticator: &mut Authenticator,
+    material: &PinMaterial,
+    env: &mut Env<'_>,
+    operation: impl FnOnce(&mut Authenticator, Unlocked<'_>, PinSecrets) -> Result<T>,
+) -> Result<T> {
+    let mut vault = env.vaults.open()?;
+    let secrets = vault.secrets(material);
+    let error = match vault.unlock_with(&secrets) {
+        Ok(unlocked) => {
+            authenticator.pin_was_right();
+            return operation(authenticator, unlocked, secrets);
+        }
+        Err(error) => error,
+    };
+    match error {
+        UnlockError::WrongPin => {
+            let left = vault.tries_left().map(vault_core::TriesLeft::count);
+            drop(vault);
+            let status = authenticator.pin_was_wrong(env.rng);
+            Err(Failure::from(if matches!(left, Ok(0)) { Status::PinBlocked } else { status }))
+        }
+        UnlockError::KeyStore(e @ KeyStoreError::PinLocked) => Err(e.into()),
+        e => Err(e.into()),
+    }
+}
+
+/// `LEFT(SHA-256(PIN), 16)`.
+fn pin_hash_of(shared: &SharedSecret, encrypted: &[u8]) -> Result<PinMaterial> {
+    let hash = shared.decrypt(encrypted).ok_or(Status::PinAuthInvalid)?;
+    let hash = Zeroizing::new(<[u8; 16]>::try_from(hash.as_slice()).map_err(|_| Status::PinAuthInvalid)?);
+    Ok(PinMaterial::from_bytes(&hash))
+}
+
+/// §6.5.5.5 steps 5 to 7, and the vault's own policy.
+fn new_pin_of(authenticator: &Authenticator, shared: &SharedSecret, encrypted: &[u8]) -> Result<Pin> {
+    let padded = shared.decrypt(encrypted).ok_or(Status::PinAuthInvalid)?;
+    if padded.len() != PADDED_PIN {
+        return Err(Status::InvalidParameter.into());
+    }
+    let end = padded.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let text = padded.get(..end).and_then(|pin| std::str::from_utf8(pin).ok());
+    // Platforms hash what they send, so what is not normalized would never be right again.
+    let text = text.filter(|text| pin::is_normalized(text)).ok_or(Status::PinPolicyViolation)?;
+    Ok(authenticator.policy.accept(text).map_err(|_| Status::PinPolicyViolation)?)
+}

@@ -1,0 +1,222 @@
+use std::{rc::Rc, time::Duration};
+
+use ciborium::Value;
+use vault_core::{
+    container::{Account, AccountId},
+    pin::PinSecrets,
+    webauthn::{ClientDataHash, RpId, UserPresent},
+};
+
+use crate::{
+    Ask, Authenticator, Declined, Env, Status,
+    cbor::{Map, bytes, map, uint},
+    failure::{Failure, Result},
+    parameters::{self, Options, PinUvAuth},
+    token::Permissions,
+    touch,
+    verification::{self, UvError},
+};
+
+/// §6.3: how long the next assertion may be asked for.
+const NEXT_WITHIN: Duration = Duration::from_secs(30);
+
+struct Request {
+    rp_id: RpId,
+    client_data: ClientDataHash,
+    allow: Option<Vec<Vec<u8>>>,
+    options: Options,
+    auth: Option<PinUvAuth>,
+}
+
+/// What authenticatorGetNextAssertion goes on with (§6.3).
+pub(crate) struct NextAssertions {
+    /// Those still to be used, the next one last.
+    ids: Vec<AccountId>,
+    rp_id: RpId,
+    client_data: ClientDataHash,
+    unlock: Rc<PinSecrets>,
+    until: Duration,
+}
+
+impl NextAssertions {
+    pub(crate) fn deadline(&self) -> Duration {
+        self.until
+    }
+}
+
+impl Request {
+    fn read(mut map: Map) -> Result<Self> {
+        Ok(Self {
+            rp_id: parameters::rp_id(&mut map, 0x01)?,
+            client_data: parameters::client_data_hash(&mut map, 0x02)?,
+            // Step 7.2: an empty list is none.
+            allow: parameters::credential_list(&mut map, 0x03)?.filter(|list| !list.is_empty()),
+            options: Options::take(&mut map, 0x05)?,
+            auth: PinUvAuth::take(&mut map, 0x06, 0x07)?,
+        })
+    }
+
+    fn allows(&self, account: &Account) -> bool {
+        let named = |list: &Vec<Vec<u8>>| list.iter().any(|id| id == account.credential_id.as_bytes());
+        self.allow.as_ref().map_or(account.discoverable, named)
+    }
+}
+
+/// authenticatorGetAssertion (CTAP 2.2 §6.2.2).
+pub(crate) fn run(
+    authenticator: &mut Authenticator,
+    parameters: Map,
+    env: &mut Env<'_>,
+) -> Result<(Value, Option<NextAssertions>)> {
+    let request = Request::read(parameters)?;
+    let protected = env.vaults.exist();
+    // Step 1.
+    if request.auth.as_ref().is_some_and(|auth| auth.param.is_empty()) || touch::is_blink(&request.rp_id) {
+        return Err(touch::answer(env));
+    }
+    // Step 2.
+    if let Some(auth) = &request.auth {
+        auth.protocol()?;
+    }
+    // Step 4.
+    let uv = request.auth.is_none() && request.options.uv == Some(true);
+    if uv && !protected {
+        return Err(Status::InvalidOption.into());
+    }
+    if request.options.rk.is_some() {
+        return Err(Status::UnsupportedOption.into());
+    }
+    let up = request.options.up != Some(false);
+    // Step 5: alwaysUv, where 5.4 has our own prompt verify if the platform did not.
+    if up && !protected {
+        return Err(Status::PuatRequired.into());
+    }
+    // Step 7.4: every key here needs the PIN in the TPM, so without user verification there are none.
+    if !protected || !(request.auth.is_some() || uv || up) {
+        return Err(Status::NoCredentials.into());
+    }
+    // Step 6.1.
+    let verified = match &request.auth {
+        None => None,
+        Some(auth) => Some(verification::by_token(
+            authenticator,
+            auth,
+            &request.client_data,
+            Permissions::GET_ASSERTION,
+            &request.rp_id,
+            env.now,
+        )?),
+    };
+    // Step 7 before step 6.2: nobody is asked for a PIN that cannot help.
+    let mut found = located(&request, env)?;
+    let (selected, chosen) = choose(&request, up, &mut found, env)?;
+    let (_, account) = found.first().ok_or(Status::NoCredentials)?;
+    let verified = match verified {
+        Some(verified) => verified,
+        None => verification::by_prompt(&Ask::SignIn { account }, env).map_err(refusal)?,
+    };
+    // Steps 8 and 9.
+    let present = match chosen.or(verified.present) {
+        _ if !up => None,
+        None => Some(env.person.confirm(&Ask::SignIn { account })?),
+        present => present,
+    };
+    if up {
+        authenticator.token = None;
+    }
+    // Steps 11 to 13.
+    let number = (found.len() > 1).then_some(found.len());
+    let series = NextAssertions {
+        ids: found.into_iter().rev().map(|(id, _)| id).collect(),
+        rp_id: request.rp_id,
+        client_data: request.client_data,
+        unlock: verified.unlock,
+        until: env.now,
+    };
+    sign(series, present, number, selected, env)
+}
+
+/// authenticatorGetNextAssertion (§6.3). A series is only had where no presence was asked for.
+pub(crate) fn next(series: NextAssertions, env: &mut Env<'_>) -> Result<(Value, Option<NextAssertions>)> {
+    sign(series, None, None, Selected::ByNobody, env)
+}
+
+/// Whether the person chose among several.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Selected {
+    ByPerson,
+    ByNobody,
+}
+
+/// Step 7: the eligible passkeys, newest first.
+fn located(request: &Request, env: &mut Env<'_>) -> Result<Vec<(AccountId, Account)>> {
+    let mut found = env.vaults.open()?.accounts_of(&request.rp_id)?;
+    found.retain(|(_, account)| request.allows(account));
+    found.reverse();
+    if found.is_empty() { Err(Status::NoCredentials.into()) } else { Ok(found) }
+}
+
+/// Steps 11.1 and 12.2.3: one passkey, unless nobody is to be asked.
+fn choose(
+    request: &Request,
+    up: bool,
+    found: &mut Vec<(AccountId, Account)>,
+    env: &mut Env<'_>,
+) -> Result<(Selected, Option<UserPresent>)> {
+    if request.allow.is_some() {
+        found.truncate(1);
+    }
+    if !up || found.len() == 1 {
+        return Ok((Selected::ByNobody, None));
+    }
+    let accounts: Vec<&Account> = found.iter().map(|(_, account)| account).collect();
+    let (chosen, present) = env.person.choose(&accounts)?;
+    if chosen >= found.len() {
+        return Err(Status::OperationDenied.into());
+    }
+    *found = vec![found.swap_remove(chosen)];
+    Ok((Selected::ByPerson, Some(present)))
+}
+
+/// Step 13, with the next passkey of the series.
+fn sign(
+    mut series: NextAssertions,
+    present: Option<UserPresent>,
+    number: Option<usize>,
+    selected: Selected,
+    env: &mut Env<'_>,
+) -> Result<(Value, Option<NextAssertions>)> {
+    let id = series.ids.pop().ok_or(Status::NotAllowed)?;
+    let mut vault = env.vaults.open()?;
+    let unlocked = vault.unlock_with(&series.unlock)?;
+    let made = unlocked.get_assertion(&series.rp_id, id, &series.client_data, present)?;
+    let reply = map([
+        (0x01, Some(parameters::descriptor(made.account.credential_id.as_bytes()))),
+        (0x02, bytes(made.data.as_bytes())),
+        (0x03, bytes(made.signature.to_der().as_bytes())),
+        (0x04, made.account.discoverable.then(|| user(&made.account))),
+        (0x05, number.and_then(uint)),
+        (0x06, (selected == Selected::ByPerson).then_some(true.into())),
+    ]);
+    series.until = env.now + NEXT_WITHIN;
+    Ok((reply, Some(series).filter(|series| !series.ids.is_empty())))
+}
+
+/// Step 12.3. The PIN was proven, so the names may be told.
+fn user(account: &Account) -> Value {
+    let text = |text: &str| (!text.is_empty()).then(|| text.into());
+    map([
+        ("id", bytes(account.user_handle.as_bytes())),
+        ("name", text(&account.user_name)),
+        ("displayName", text(&account.display_name)),
+    ])
+}
+
+/// Step 6.2.3.
+fn refusal(error: UvError) -> Failure {
+    match error {
+        UvError::Declined(declined @ (Declined::TimedOut | Declined::Cancelled)) => declined.into(),
+        UvError::Declined(Declined::No) | UvError::Blocked | UvError::Wrong => Status::PuatRequired.into(),
+        UvError::Failed(failure) => failure,
+    }
+}

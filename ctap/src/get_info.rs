@@ -1,0 +1,41 @@
+use ciborium::Value;
+use vault_core::webauthn::aaguid;
+
+use crate::{
+    Authenticator, Env,
+    cbor::{bytes, map, uint},
+    failure::Result,
+    hid::MAX_MESSAGE,
+    parameters::{MAX_CREDENTIALS_IN_LIST, es256},
+};
+
+/// Credential IDs are 32 random bytes.
+const CREDENTIAL_ID_LENGTH: usize = 32;
+
+/// authenticatorGetInfo (CTAP 2.2 §6.4).
+pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Value> {
+    let protected = env.vaults.exist();
+    let kind = env.vaults.kind()?;
+    let options = map([
+        ("rk", Some(true.into())),
+        ("up", Some(true.into())),
+        ("uv", Some(protected.into())),
+        ("alwaysUv", Some(true.into())),
+        ("clientPin", Some(protected.into())),
+        ("pinUvAuthToken", Some(true.into())),
+        // §6.4: false where alwaysUv is true.
+        ("makeCredUvNotRqd", Some(false.into())),
+    ]);
+    Ok(map([
+        (0x01, Some(Value::Array(vec!["FIDO_2_0".into()]))),
+        (0x03, bytes(aaguid(kind))),
+        (0x04, Some(options)),
+        (0x05, uint(MAX_MESSAGE)),
+        (0x06, Some(Value::Array(vec![2.into(), 1.into()]))),
+        (0x07, uint(MAX_CREDENTIALS_IN_LIST)),
+        (0x08, uint(CREDENTIAL_ID_LENGTH)),
+        (0x09, Some(Value::Array(vec!["usb".into()]))),
+        (0x0a, Some(Value::Array(vec![es256()]))),
+        (0x0d, uint(authenticator.policy.min_length())),
+    ]))
+}

@@ -1,0 +1,153 @@
+use ciborium::Value;
+use vault_core::{
+    NewCredential,
+    webauthn::{Attestation, ClientDataHash, RpId, User},
+};
+
+use crate::{
+    Ask, Authenticator, Env, Status,
+    cbor::{Map, bytes, map},
+    failure::Result,
+    parameters::{self, Options, PinUvAuth},
+    token::Permissions,
+    touch,
+    verification::{self, UvError, Verification},
+};
+
+struct Request {
+    client_data: ClientDataHash,
+    rp_id: RpId,
+    rp_name: String,
+    user: User,
+    takes_es256: bool,
+    exclude: Vec<Vec<u8>>,
+    options: Options,
+    auth: Option<PinUvAuth>,
+    enterprise: bool,
+    attestation: Attestation,
+}
+
+impl Request {
+    fn read(mut map: Map) -> Result<Self> {
+        let client_data = parameters::client_data_hash(&mut map, 0x01)?;
+        let mut rp: Map = map.required(0x02)?;
+        let formats: Option<Vec<String>> = map.optional(0x0b)?;
+        Ok(Self {
+            client_data,
+            rp_id: parameters::rp_id(&mut rp, "id")?,
+            rp_name: rp.optional("name")?.unwrap_or_default(),
+            user: parameters::user(map.required(0x03)?)?,
+            takes_es256: takes_es256(map.required(0x04)?)?,
+            exclude: parameters::credential_list(&mut map, 0x05)?.unwrap_or_default(),
+            options: Options::take(&mut map, 0x07)?,
+            auth: PinUvAuth::take(&mut map, 0x08, 0x09)?,
+            enterprise: map.optional::<Value>(0x0a)?.is_some(),
+            // §6.1: a list of "none" alone asks for no attestation.
+            attestation: match formats.as_deref() {
+                Some([only]) if only == "none" => Attestation::None,
+                _ => Attestation::PackedSelf,
+            },
+        })
+    }
+}
+
+/// authenticatorMakeCredential (CTAP 2.2 §6.1.2).
+pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut Env<'_>) -> Result<Value> {
+    let request = Request::read(parameters)?;
+    let protected = env.vaults.exist();
+    // Step 1, and what platforms send to make an authenticator blink.
+    if request.auth.as_ref().is_some_and(|auth| auth.param.is_empty()) || touch::is_blink(&request.rp_id) {
+        return Err(touch::answer(env));
+    }
+    // Step 2.
+    if let Some(auth) = &request.auth {
+        auth.protocol()?;
+    }
+    // Step 3.
+    if !request.takes_es256 {
+        return Err(Status::UnsupportedAlgorithm.into());
+    }
+    // Step 5: rk is supported, and user verification built in where there is a vault.
+    let uv = request.auth.is_none() && request.options.uv == Some(true);
+    if (uv && !protected) || request.options.up == Some(false) {
+        return Err(Status::InvalidOption.into());
+    }
+    // Step 6: alwaysUv, where 6.3 has our own prompt verify if the platform did not.
+    if !protected {
+        return Err(Status::PuatRequired.into());
+    }
+    // Step 9.
+    if request.enterprise {
+        return Err(Status::InvalidParameter.into());
+    }
+    // Step 11.
+    let ask = Ask::Create { rp_id: &request.rp_id, user: &request.user };
+    let Verification { unlock, present } = match &request.auth {
+        Some(auth) => verification::by_token(
+            authenticator,
+            auth,
+            &request.client_data,
+            Permissions::MAKE_CREDENTIAL,
+            &request.rp_id,
+            env.now,
+        )?,
+        None => verification::by_prompt(&ask, env).map_err(refusal)?,
+    };
+    // Step 12.
+    let known = env.vaults.open()?.accounts_of(&request.rp_id)?;
+    let excluded =
+        known.iter().any(|(_, a)| request.exclude.iter().any(|id| id == a.credential_id.as_bytes()));
+    if excluded {
+        // Whether or not the person is there.
+        present.map_or_else(|| env.person.confirm(&Ask::Select).map(drop), |_| Ok(())).ok();
+        return Err(Status::CredentialExcluded.into());
+    }
+    // Steps 13 and 14.
+    let present = match present {
+        Some(present) => present,
+        None => env.person.confirm(&ask)?,
+    };
+    authenticator.token = None;
+    // Steps 15 to 18.
+    let discoverable = request.options.rk == Some(true);
+    let same = |(id, a): &(_, vault_core::container::Account)| {
+        (discoverable && a.discoverable && a.user_handle == request.user.handle).then_some(*id)
+    };
+    let new = NewCredential {
+        rp_id: &request.rp_id,
+        rp_name: &request.rp_name,
+        user: &request.user,
+        attestation: request.attestation,
+        discoverable,
+        replacing: known.iter().find_map(same),
+    };
+    let mut vault = env.vaults.open()?;
+    let unlocked = vault.unlock_with(&unlock)?;
+    let made = unlocked.make_credential(new, &request.client_data, present, env.unix_time, env.rng)?;
+    Ok(map([
+        (0x01, Some(made.attested.format().into())),
+        (0x02, bytes(made.attested.data.as_bytes())),
+        (0x03, Some(made.attested.statement())),
+    ]))
+}
+
+/// Step 3: the list is read to its end, so that what is malformed is refused.
+fn takes_es256(list: Vec<Map>) -> Result<bool> {
+    let mut found = false;
+    for mut parameters in list {
+        let alg: i64 = parameters.required("alg")?;
+        let r#type: String = parameters.required("type")?;
+        found |= r#type == "public-key" && alg == -7;
+    }
+    Ok(found)
+}
+
+/// Step 11.2.3.
+fn refusal(error: UvError) -> crate::failure::Failure {
+    match error {
+        UvError::Declined(declined) => declined.into(),
+        UvError::Blocked => Status::PinBlocked.into(),
+        UvError::Wrong => Status::OperationDenied.into(),
+        UvError::Failed(failure) => failure,
+    }
+}
