@@ -1,0 +1,58 @@
+#![allow(clippy::doc_markdown, reason = "these comments are the help texts")]
+
+use std::{path::PathBuf, str::FromStr};
+
+use clap::{Parser, ValueEnum};
+
+/// Shows a Passhold vault to browsers, libfido2 and OpenSSH as a FIDO2 device
+#[derive(Debug, Parser)]
+#[command(name = "passholdd", version)]
+pub(crate) struct Args {
+    /// The vault's folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) vault: PathBuf,
+
+    /// The TPM: a device, swtpm (a private software TPM, for development), or a TCTI string
+    #[arg(long, value_name = "TPM", default_value = "device:/dev/tpmrm0")]
+    pub(crate) tpm: String,
+
+    /// Where the device appears: uhid (the kernel), or seqpacket:PATH (a Unix socket, one report a message)
+    #[arg(long, value_name = "HID", default_value = "uhid")]
+    pub(crate) hid: Hid,
+
+    /// How the person is asked: pinentry, or auto (nobody is; for tests, with a software TPM only)
+    #[arg(long, value_name = "HOW", default_value = "pinentry")]
+    pub(crate) prompt: How,
+
+    /// Read the PIN that `--prompt auto` answers with from this file descriptor, one line
+    #[arg(long, value_name = "N")]
+    pub(crate) pin_fd: Option<i32>,
+
+    /// The shortest PIN that is accepted, in characters
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub(crate) min_pin_length: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Hid {
+    Uhid,
+    Seqpacket(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum How {
+    Pinentry,
+    Auto,
+}
+
+impl FromStr for Hid {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            None if text == "uhid" => Ok(Self::Uhid),
+            Some(("seqpacket", path)) if !path.is_empty() => Ok(Self::Seqpacket(path.into())),
+            _ => Err("neither uhid nor seqpacket:PATH"),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The thread that speaks CTAPHID.
+
+use std::{io, os::unix::net::UnixStream, time::Duration};
+
+use ctap::hid::{Hid, Output, Transaction};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::{
+    failure::{Failure, Result},
+    transport::Transport,
+    worker::{Signal, Told, Worker},
+};
+
+/// Serves until the transport ends, or a signal asks to.
+pub(crate) fn run(mut transport: Transport, worker: &Worker) -> Result<()> {
+    let mut hid = Hid::default();
+    let mut current: Option<(Transaction, Signal)> = None;
+    let stop = stop_signals().map_err(Failure::Device)?;
+    while wait(&transport, worker, &stop, &hid)? {
+        let now = worker.started.elapsed();
+        while let Some(packet) = transport.receive().map_err(Failure::Device)? {
+            hid.receive(&packet, now);
+        }
+        worker.news.lower();
+        while let Ok(told) = worker.told.try_recv() {
+            match told {
+                Told::Reply(transaction, message) => hid.reply(transaction, &message),
+                Told::Waits(transaction, what) => hid.waits_for(transaction, what, now),
+            }
+        }
+        hid.tick(now);
+        while let Some(output) = hid.poll() {
+            match output {
+                Output::Send(packet) => transport.send(&packet).map_err(Failure::Device)?,
+                Output::Request(transaction, request) => {
+                    current = Some((transaction, worker.answer(transaction, request)?));
+                }
+                Output::Cancel(transaction) => {
+                    if let Some((_, cancelled)) = current.as_ref().filter(|(t, _)| *t == transaction) {
+                        cancelled.raise();
+                    }
+                }
+                // There is nothing here that could blink.
+                Output::Wink => {}
+            }
+        }
+    }
+    if let Some((_, cancelled)) = current {
+        // A prompt ends with us.
+        cancelled.raise();
+    }
+    Ok(())
+}
+
+/// Readable once SIGTERM or SIGINT has come.
+fn stop_signals() -> io::Result<UnixStream> {
+    let (stop, raised) = UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::low_level::pipe::register(signal, raised.try_clone()?)?;
+    }
+    Ok(stop)
+}
+
+/// Until there is something to do; false if that is to stop. An idle daemon sleeps.
+fn wait(transport: &Transport, worker: &Worker, stop: &UnixStream, hid: &Hid) -> Result<bool> {
+    let left = hid.deadline().map(|at| at.saturating_sub(worker.started.elapsed()));
+    // Rounded up, or it would wake too early and find nothing to do.
+    let timeout = left.and_then(|left| Timespec::try_from(left + Duration::from_millis(1)).ok());
+    let mut fds = vec![PollFd::new(stop, PollFlags::IN), PollFd::new(&worker.news, PollFlags::IN)];
+    fds.extend(transport.fds());
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(fds.first().is_none_or(|stop| stop.revents().is_empty())),
+        Err(e) => Err(Failure::Device(e.into())),
+    }
+}

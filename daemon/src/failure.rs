@@ -1,0 +1,31 @@
+use std::{io, path::PathBuf};
+
+use tpm_backend::{AddressError, swtpm::SwtpmError};
+use vault_core::keystore::KeyStoreError;
+
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Why the daemon does not run. Each says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("--min-pin-length is not between 4 and 63")]
+    MinPinLength,
+    #[error("the TPM's address cannot be understood; for a software TPM of this vault's own: --tpm swtpm")]
+    Address(#[source] AddressError),
+    #[error("the private software TPM does not start; if another passhold runs it, end that first")]
+    Swtpm(#[source] SwtpmError),
+    #[error("the TPM cannot be used; passhold status says more")]
+    Tpm(#[source] KeyStoreError),
+    #[error("--prompt auto approves everything, and this TPM is a real one; it is for software TPMs only")]
+    AutoWithRealTpm,
+    #[error("the PIN cannot be read from --pin-fd; give one line")]
+    PinFd(#[source] io::Error),
+    #[error("/dev/uhid cannot be used; load the module uhid, and run as a user who may write to it")]
+    Uhid(#[source] io::Error),
+    #[error("the socket {path} cannot be made; is there a passholdd that uses it?")]
+    Socket { path: PathBuf, source: io::Error },
+    #[error("the device ended")]
+    Device(#[source] io::Error),
+    #[error("a thread cannot be started")]
+    Thread(#[source] io::Error),
+}

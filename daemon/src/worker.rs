@@ -1,0 +1,200 @@
+//! The thread that answers requests: the TPM takes its time, and so do people.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use ctap::{
+    Ask, Authenticator, Declined, Env, Person,
+    hid::{Transaction, Waiting},
+};
+use getrandom::{SysRng, rand_core::UnwrapErr};
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    fd::{AsFd, BorrowedFd, OwnedFd},
+};
+use vault_core::{
+    TriesLeft,
+    container::Account,
+    pin::{Pin, PinPolicy},
+    webauthn::UserPresent,
+};
+
+use crate::{
+    args::Args,
+    failure::{Failure, Result},
+    prompt::Prompt,
+    vaults::DirVault,
+};
+
+/// Something that another thread can wait for.
+#[derive(Clone)]
+pub(crate) struct Signal(Arc<OwnedFd>);
+
+/// A request, and the way to take it back.
+struct Job {
+    transaction: Transaction,
+    request: Vec<u8>,
+    cancelled: Signal,
+}
+
+/// What the worker tells.
+pub(crate) enum Told {
+    Reply(Transaction, Vec<u8>),
+    Waits(Transaction, Waiting),
+}
+
+/// The other threads' end of it.
+pub(crate) struct Worker {
+    jobs: Sender<Job>,
+    pub(crate) told: Receiver<Told>,
+    /// Raised when there is something in `told`.
+    pub(crate) news: Signal,
+    pub(crate) started: Instant,
+    thread: JoinHandle<()>,
+}
+
+/// The worker's own end.
+struct Desk {
+    told: Sender<Told>,
+    news: Signal,
+}
+
+/// The person, for one request.
+struct Asked<'a> {
+    prompt: &'a mut Prompt,
+    desk: &'a Desk,
+    job: &'a Job,
+}
+
+impl Signal {
+    pub(crate) fn new() -> Result<Self> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        Ok(Self(Arc::new(fd.map_err(|e| Failure::Thread(e.into()))?)))
+    }
+
+    pub(crate) fn raise(&self) {
+        // It fails only where it is raised already.
+        rustix::io::write(&*self.0, &1_u64.to_ne_bytes()).ok();
+    }
+
+    pub(crate) fn lower(&self) {
+        rustix::io::read(&*self.0, &mut [0; 8]).ok();
+    }
+}
+
+impl AsFd for Signal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Worker {
+    pub(crate) fn start(vaults: DirVault, prompt: Prompt, args: &Args) -> Result<Self> {
+        let policy = PinPolicy::with_min_length(args.min_pin_length).ok_or(Failure::MinPinLength)?;
+        let (jobs, todo) = channel();
+        let (tell, told) = channel();
+        let (news, started) = (Signal::new()?, Instant::now());
+        let desk = Desk { told: tell, news: news.clone() };
+        let thread = thread::Builder::new()
+            .name("authenticator".to_owned())
+            .spawn(move || work(vaults, prompt, policy, &todo, &desk, started))
+            .map_err(Failure::Thread)?;
+        Ok(Self { jobs, told, news, started, thread })
+    }
+
+    /// Waits for the request under way, so that nothing is left half done, or loaded in the TPM.
+    pub(crate) fn end(self) {
+        drop(self.jobs);
+        // A thread that panicked has said so itself.
+        self.thread.join().ok();
+    }
+
+    /// Has a request answered. What is returned takes it back when it is raised.
+    pub(crate) fn answer(&self, transaction: Transaction, request: Vec<u8>) -> Result<Signal> {
+        let cancelled = Signal::new()?;
+        let job = Job { transaction, request, cancelled: cancelled.clone() };
+        let gone = |_| Failure::Thread(std::io::ErrorKind::BrokenPipe.into());
+        self.jobs.send(job).map(|()| cancelled).map_err(gone)
+    }
+}
+
+fn work(
+    mut vaults: DirVault,
+    mut prompt: Prompt,
+    policy: PinPolicy,
+    todo: &Receiver<Job>,
+    desk: &Desk,
+    started: Instant,
+) {
+    let mut rng = UnwrapErr(SysRng);
+    let mut authenticator = Authenticator::new(policy, &mut rng);
+    loop {
+        let idle = authenticator.deadline().map(|at| at.saturating_sub(started.elapsed()));
+        let job = match idle {
+            None => todo.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(idle) => todo.recv_timeout(idle),
+        };
+        let job = match job {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                authenticator.forget_expired(started.elapsed());
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let reply = authenticator.answer(
+            &job.request,
+            &mut Env {
+                vaults: &mut vaults,
+                person: &mut Asked { prompt: &mut prompt, desk, job: &job },
+                rng: &mut rng,
+                now: started.elapsed(),
+                unix_time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+                report: &crate::report,
+            },
+        );
+        desk.tell(Told::Reply(job.transaction, reply));
+    }
+}
+
+impl Desk {
+    fn tell(&self, what: Told) {
+        // Nobody listens any more when the daemon ends.
+        if self.told.send(what).is_ok() {
+            self.news.raise();
+        }
+    }
+}
+
+impl Asked<'_> {
+    /// The platform is told that a person is being asked, and when that is over.
+    fn while_asking<T>(
+        &mut self,
+        ask: impl FnOnce(&mut Prompt, &Signal) -> Result<T, Declined>,
+    ) -> Result<T, Declined> {
+        self.desk.tell(Told::Waits(self.job.transaction, Waiting::UserPresence));
+        let answer = ask(self.prompt, &self.job.cancelled);
+        self.desk.tell(Told::Waits(self.job.transaction, Waiting::Processing));
+        answer
+    }
+}
+
+impl Person for Asked<'_> {
+    fn confirm(&mut self, ask: &Ask<'_>) -> Result<UserPresent, Declined> {
+        self.while_asking(|prompt, cancelled| prompt.confirm(ask, cancelled))
+    }
+
+    fn choose(&mut self, accounts: &[&Account]) -> Result<(usize, UserPresent), Declined> {
+        self.while_asking(|prompt, cancelled| prompt.choose(accounts, cancelled))
+    }
+
+    fn pin(&mut self, ask: &Ask<'_>, tries: Option<TriesLeft>) -> Result<(Pin, UserPresent), Declined> {
+        self.while_asking(|prompt, cancelled| prompt.pin(ask, tries, cancelled))
+    }
+}
