@@ -1,11 +1,17 @@
 //! What Passhold's tests run against: software TPMs, a proxy that makes them fail, and other people's
 //! relying parties.
 
+mod device;
+mod hid;
+mod others;
 mod passhold;
 pub mod proxy;
 mod scene;
 mod tpm;
 
+pub use device::Device;
+pub use hid::HidClient;
+pub use others::installed;
 pub use passhold::{Call, Passhold, Program, Run, Running, Terminal};
 pub use scene::{PIN, Scene, creation_options, pin, request_options, rng, scale};
 pub use tpm::{TestTpm, key_store};

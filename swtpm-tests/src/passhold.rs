@@ -23,6 +23,8 @@ use crate::{PIN, TestTpm};
 pub enum Program {
     /// The command line.
     Passhold,
+    /// The device.
+    Passholdd,
     /// The example to sign in to.
     RelyingParty,
 }
@@ -36,10 +38,11 @@ impl Program {
     pub fn path(self) -> PathBuf {
         let name = match self {
             Self::Passhold => "passhold",
+            Self::Passholdd => "passholdd",
             Self::RelyingParty => "relying-party",
         };
         let path = target_dir().join(name);
-        assert!(path.exists(), "{} is missing; build it first: cargo build -p {name}", path.display());
+        assert!(path.exists(), "{} is missing; build it first: cargo build --bin {name}", path.display());
         path
     }
 }

@@ -33,7 +33,7 @@ use p256::{
 use relying_party::RelyingParty;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use swtpm_tests::{Passhold, TestTpm, creation_options, request_options};
+use swtpm_tests::{Passhold, TestTpm, creation_options, installed, request_options};
 
 const ORIGIN: &str = "https://login.example.org";
 const OTHER_ORIGIN: &str = "https://example.org";
@@ -345,15 +345,7 @@ struct OtherLibrary {
 
 impl OtherLibrary {
     fn installed(name: &str) -> Self {
-        let dir = env::var_os("PASSHOLD_VERIFIERS").map_or_else(
-            // target/debug/deps/verifiers-…
-            || env::current_exe().unwrap().ancestors().nth(3).unwrap().join("verifiers"),
-            PathBuf::from,
-        );
-        let install = Command::new(scripts().join("install.sh")).arg(&dir).output().unwrap();
-        let said = String::from_utf8_lossy(&install.stderr);
-        assert!(install.status.success(), "install.sh (README.md names what it needs): {said}");
-        Self { name: name.to_owned(), dir }
+        Self { name: name.to_owned(), dir: installed() }
     }
 
     fn accepts(&self, request: &Value) -> Value {

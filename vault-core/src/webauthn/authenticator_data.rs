@@ -55,6 +55,7 @@ const AT: u8 = 1 << 6;
 const SIGN_COUNT: [u8; 4] = [0; 4];
 
 impl AuthenticatorData {
+    #[expect(clippy::needless_pass_by_value, reason = "a proof is spent")]
     pub(crate) fn for_assertion(rp_id: &RpId, _: UserVerified, present: Option<UserPresent>) -> Self {
         Self(header(rp_id, UV | if present.is_some() { UP } else { 0 }))
     }

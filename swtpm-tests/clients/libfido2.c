@@ -1,0 +1,194 @@
+/* What a program that uses libfido2 does with the device, over passholdd's socket.
+ * Usage: libfido2 SOCKET PIN. Says each claim that holds; the first that does not ends it. */
+#include <errno.h>
+#include <fido.h>
+#include <fido/es256.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define REPORT 64
+#define RP "example.org"
+
+static const unsigned char CLIENT_DATA[] = "client data, hashed: 32 bytes...";
+static const char *socket_path;
+
+static void *socket_open(const char *path) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int *fd = malloc(sizeof *fd);
+    strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+    *fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (*fd < 0 || connect(*fd, (struct sockaddr *)&address, sizeof address) < 0) {
+        perror(path);
+        free(fd);
+        return NULL;
+    }
+    return fd;
+}
+
+static void socket_close(void *handle) {
+    close(*(int *)handle);
+    free(handle);
+}
+
+static int socket_read(void *handle, unsigned char *report, size_t len, int ms) {
+    struct pollfd fd = {.fd = *(int *)handle, .events = POLLIN};
+    if (len != REPORT || poll(&fd, 1, ms) != 1)
+        return -1;
+    return (int)recv(fd.fd, report, len, 0);
+}
+
+/* libfido2 puts a report number before the report. */
+static int socket_write(void *handle, const unsigned char *report, size_t len) {
+    if (len != REPORT + 1 || send(*(int *)handle, report + 1, REPORT, 0) != REPORT)
+        return -1;
+    return (int)len;
+}
+
+static void claim(const char *what, int got, int expected) {
+    if (got != expected) {
+        printf("NOT: %s: %s (0x%x), not %s\n", what, fido_strerr(got), got, fido_strerr(expected));
+        exit(1);
+    }
+    printf("%s\n", what);
+}
+
+static void claim_count(const char *what, int got, int expected) {
+    if (got != expected) {
+        printf("NOT: %s: %d, not %d\n", what, got, expected);
+        exit(1);
+    }
+    printf("%s\n", what);
+}
+
+static fido_dev_t *device(void) {
+    static const fido_dev_io_t io = {socket_open, socket_close, socket_read, socket_write};
+    fido_dev_t *dev = fido_dev_new();
+    if (fido_dev_set_io_functions(dev, &io) != FIDO_OK || fido_dev_open(dev, socket_path) != FIDO_OK) {
+        printf("NOT: the device opens\n");
+        exit(1);
+    }
+    return dev;
+}
+
+static int make(fido_dev_t *dev, fido_cred_t *cred, const char *pin, const unsigned char *excluded, size_t len) {
+    fido_cred_set_type(cred, COSE_ES256);
+    fido_cred_set_clientdata_hash(cred, CLIENT_DATA, 32);
+    fido_cred_set_rp(cred, RP, "Example");
+    fido_cred_set_user(cred, (const unsigned char *)"alice's handle", 14, "alice", "Alice", NULL);
+    fido_cred_set_rk(cred, FIDO_OPT_TRUE);
+    if (excluded != NULL)
+        fido_cred_exclude(cred, excluded, len);
+    return fido_dev_make_cred(dev, cred, pin);
+}
+
+static fido_assert_t *request(const unsigned char *id, size_t len) {
+    fido_assert_t *assert = fido_assert_new();
+    fido_assert_set_clientdata_hash(assert, CLIENT_DATA, 32);
+    fido_assert_set_rp(assert, RP);
+    if (id != NULL)
+        fido_assert_allow_cred(assert, id, len);
+    return assert;
+}
+
+static int retries(fido_dev_t *dev) {
+    int left = -1;
+    return fido_dev_get_retry_count(dev, &left) == FIDO_OK ? left : -1;
+}
+
+int main(int argc, char **argv) {
+    if (argc != 3)
+        return 2;
+    socket_path = argv[1];
+    const char *pin = argv[2];
+    fido_init(0);
+
+    fido_dev_t *dev = device();
+    claim_count("it is a FIDO2 device", fido_dev_is_fido2(dev), 1);
+    claim_count("it does WINK and CBOR, and no CTAP1", fido_dev_flags(dev), 0x0d);
+    claim_count("it has no PIN yet", fido_dev_has_pin(dev), 0);
+    fido_cred_t *cred = fido_cred_new();
+    claim("without a PIN there is no credential", make(dev, cred, NULL, NULL, 0), FIDO_ERR_PIN_REQUIRED);
+    claim("a PIN that is a sequence is refused", fido_dev_set_pin(dev, "123456", NULL), FIDO_ERR_PIN_POLICY_VIOLATION);
+    claim("a short PIN is refused", fido_dev_set_pin(dev, "49381", NULL), FIDO_ERR_PIN_POLICY_VIOLATION);
+    claim("setting a PIN makes the vault", fido_dev_set_pin(dev, pin, NULL), FIDO_OK);
+    claim("a second one is not set", fido_dev_set_pin(dev, pin, NULL), FIDO_ERR_PIN_AUTH_INVALID);
+    fido_dev_close(dev);
+    dev = device();
+    claim_count("it has a PIN", fido_dev_has_pin(dev), 1);
+    claim_count("it verifies users by itself", fido_dev_has_uv(dev), 1);
+    claim_count("8 tries are left", retries(dev), 8);
+
+    fido_cred_free(&cred);
+    cred = fido_cred_new();
+    claim("a credential is made", make(dev, cred, pin, NULL, 0), FIDO_OK);
+    claim("its self attestation verifies", fido_cred_verify_self(cred), FIDO_OK);
+    claim_count("its flags say UP, UV and AT", fido_cred_flags(cred), 0x45);
+    const unsigned char *id = fido_cred_id_ptr(cred);
+    size_t id_len = fido_cred_id_len(cred);
+    es256_pk_t *key = es256_pk_new();
+    es256_pk_from_ptr(key, fido_cred_pubkey_ptr(cred), fido_cred_pubkey_len(cred));
+
+    fido_cred_t *second = fido_cred_new();
+    claim("an excluded credential keeps another from being made", make(dev, second, pin, id, id_len),
+          FIDO_ERR_CREDENTIAL_EXCLUDED);
+    fido_cred_free(&second);
+
+    fido_assert_t *assert = request(id, id_len);
+    claim("it signs in where it is named", fido_dev_get_assert(dev, assert, pin), FIDO_OK);
+    fido_assert_set_uv(assert, FIDO_OPT_TRUE);
+    claim("the signature verifies, with the user verified", fido_assert_verify(assert, 0, COSE_ES256, key), FIDO_OK);
+    fido_assert_free(&assert);
+
+    assert = request(NULL, 0);
+    claim("it signs in where nothing is named", fido_dev_get_assert(dev, assert, pin), FIDO_OK);
+    claim_count("by itself", (int)fido_assert_count(assert), 1);
+    claim("that signature verifies too", fido_assert_verify(assert, 0, COSE_ES256, key), FIDO_OK);
+    claim_count("its user is told", memcmp(fido_assert_user_id_ptr(assert, 0), "alice's handle", 14), 0);
+    claim_count("and named", strcmp(fido_assert_user_name(assert, 0), "alice"), 0);
+    fido_assert_free(&assert);
+
+    assert = request(NULL, 0);
+    fido_assert_set_uv(assert, FIDO_OPT_TRUE);
+    claim("its own prompt verifies the user", fido_dev_get_assert(dev, assert, NULL), FIDO_OK);
+    claim("that signature verifies as well", fido_assert_verify(assert, 0, COSE_ES256, key), FIDO_OK);
+    fido_assert_free(&assert);
+
+    assert = request(id, id_len);
+    fido_assert_set_up(assert, FIDO_OPT_FALSE);
+    claim("a silent question finds nothing", fido_dev_get_assert(dev, assert, NULL), FIDO_ERR_NO_CREDENTIALS);
+    fido_assert_free(&assert);
+
+    assert = request(id, id_len);
+    claim("a wrong PIN is refused", fido_dev_get_assert(dev, assert, "739184"), FIDO_ERR_PIN_INVALID);
+    claim_count("and counted", retries(dev), 7);
+    claim("the right one sets the count back", fido_dev_get_assert(dev, assert, pin), FIDO_OK);
+    claim_count("to 8", retries(dev), 8);
+    claim("the PIN changes", fido_dev_set_pin(dev, "739184", pin), FIDO_OK);
+    claim("the old one is wrong now", fido_dev_get_assert(dev, assert, pin), FIDO_ERR_PIN_INVALID);
+    claim("the new one right", fido_dev_get_assert(dev, assert, "739184"), FIDO_OK);
+    claim("1 wrong PIN", fido_dev_get_assert(dev, assert, "000001"), FIDO_ERR_PIN_INVALID);
+    claim("2 wrong PINs", fido_dev_get_assert(dev, assert, "000002"), FIDO_ERR_PIN_INVALID);
+    claim("3 wrong PINs, and no more until it starts anew", fido_dev_get_assert(dev, assert, "000003"),
+          FIDO_ERR_PIN_AUTH_BLOCKED);
+    claim("not even the right one", fido_dev_get_assert(dev, assert, "739184"), FIDO_ERR_PIN_AUTH_BLOCKED);
+    claim_count("which is not counted", retries(dev), 5);
+
+    claim("a reset destroys the vault", fido_dev_reset(dev), FIDO_OK);
+    fido_dev_close(dev);
+    dev = device();
+    claim_count("and its PIN", fido_dev_has_pin(dev), 0);
+    claim("a new one is set", fido_dev_set_pin(dev, pin, NULL), FIDO_OK);
+    fido_dev_close(dev);
+    dev = device();
+    claim("and finds no credential", fido_dev_get_assert(dev, assert, pin), FIDO_ERR_NO_CREDENTIALS);
+    fido_assert_free(&assert);
+    fido_cred_free(&cred);
+    es256_pk_free(&key);
+    fido_dev_close(dev);
+    return 0;
+}

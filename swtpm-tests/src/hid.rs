@@ -1,0 +1,120 @@
+//! A CTAPHID client of the tests' own, which shares no code with the device.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a device that breaks the framing fails the test"
+)]
+
+use std::path::Path;
+
+use ciborium::Value;
+use rustix::{
+    fd::OwnedFd,
+    net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType, connect, recv, send, socket},
+};
+
+/// One client with a channel.
+#[derive(Debug)]
+pub struct HidClient {
+    socket: OwnedFd,
+    channel: [u8; 4],
+}
+
+impl HidClient {
+    /// Connects and has a channel allocated.
+    ///
+    /// # Panics
+    /// If the device does not allow it.
+    #[must_use]
+    pub fn connect(path: &Path) -> Self {
+        let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("a socket");
+        let address = SocketAddrUnix::new(path).expect("a short path");
+        connect(&socket, &address).expect("the daemon listens");
+        let mut client = Self { socket, channel: [0xff; 4] };
+        let (command, answer) = client.call(0x06, b"a nonce!");
+        assert_eq!((command, answer.len(), &answer[..8]), (0x06, 17, &b"a nonce!"[..]));
+        client.channel.copy_from_slice(&answer[8..12]);
+        client
+    }
+
+    /// Sends one message and returns the command and data of its answer; keepalives are skipped.
+    ///
+    /// # Panics
+    /// If the answer is no message.
+    #[must_use]
+    pub fn call(&self, command: u8, data: &[u8]) -> (u8, Vec<u8>) {
+        self.send(command, data);
+        loop {
+            let (command, data) = self.receive();
+            if command != 0x3b {
+                return (command, data);
+            }
+        }
+    }
+
+    /// Sends a CTAP command with its parameters and returns the status and what came with it.
+    ///
+    /// # Panics
+    /// If the answer is none.
+    #[must_use]
+    pub fn ctap(&self, command: u8, parameters: &Value) -> (u8, Value) {
+        let mut request = vec![command];
+        ciborium::into_writer(parameters, &mut request).expect("to memory");
+        let (kind, answer) = self.call(0x10, &request);
+        assert_eq!(kind, 0x10, "{answer:02x?}");
+        let value =
+            if answer.len() > 1 { ciborium::from_reader(&answer[1..]).expect("CBOR") } else { Value::Null };
+        (answer[0], value)
+    }
+
+    /// Sends one message.
+    ///
+    /// # Panics
+    /// If the device is gone.
+    pub fn send(&self, command: u8, data: &[u8]) {
+        let (first, rest) = data.split_at(data.len().min(57));
+        let length = u16::try_from(data.len()).expect("a message").to_be_bytes();
+        self.packet(&[&self.channel[..], &[command | 0x80], &length, first].concat());
+        for (n, part) in (0_u8..).zip(rest.chunks(59)) {
+            self.packet(&[&self.channel[..], &[n], part].concat());
+        }
+    }
+
+    /// Sends one packet, filled up with zeros.
+    ///
+    /// # Panics
+    /// If the device is gone.
+    pub fn packet(&self, bytes: &[u8]) {
+        let mut packet = bytes.to_vec();
+        packet.resize(64, 0);
+        send(&self.socket, &packet, SendFlags::NOSIGNAL).expect("the daemon reads");
+    }
+
+    /// The next message on this channel.
+    fn receive(&self) -> (u8, Vec<u8>) {
+        let first = self.next_packet();
+        let length = usize::from(u16::from_be_bytes([first[5], first[6]]));
+        let mut data = first[7..].to_vec();
+        let mut sequence = 0;
+        while data.len() < length {
+            let packet = self.next_packet();
+            assert_eq!(packet[4], sequence, "packets come in order");
+            sequence += 1;
+            data.extend(&packet[5..]);
+        }
+        data.truncate(length);
+        (first[4] & 0x7f, data)
+    }
+
+    fn next_packet(&self) -> [u8; 64] {
+        loop {
+            let mut packet = [0; 64];
+            let (read, _) =
+                recv(&self.socket, &mut packet[..], RecvFlags::empty()).expect("the daemon answers");
+            assert_eq!(read, 64, "the daemon ended");
+            if packet[..4] == self.channel {
+                return packet;
+            }
+        }
+    }
+}
