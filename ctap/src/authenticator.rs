@@ -12,6 +12,7 @@ use crate::{
     Ask, Person, Status,
     cbor::{self, Map},
     client_pin,
+    credential_management::{self, Listing},
     failure::Result,
     get_assertion::{self, NextAssertions},
     get_info, make_credential,
@@ -63,7 +64,13 @@ pub struct Authenticator {
     pub(crate) agreement: KeyAgreement,
     pub(crate) token: Option<Token>,
     wrong_in_a_row: u8,
-    next: Option<NextAssertions>,
+    next: Option<Next>,
+}
+
+/// What a command of the kind "get next" goes on with.
+enum Next {
+    Assertions(NextAssertions),
+    Credentials(Listing),
 }
 
 impl Authenticator {
@@ -96,7 +103,7 @@ impl Authenticator {
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         let token = self.token.as_ref().map(Token::deadline);
-        let next = self.next.as_ref().map(NextAssertions::deadline);
+        let next = self.next.as_ref().map(Next::deadline);
         token.into_iter().chain(next).min()
     }
 
@@ -114,22 +121,30 @@ impl Authenticator {
 
     fn dispatch(&mut self, request: &[u8], env: &mut Env<'_>) -> Result<Option<Value>> {
         let (command, parameters) = request.split_first().ok_or(Status::InvalidLength)?;
-        // §6.3: any other command ends a series of assertions.
+        // §6.3, §6.8: any other command ends a series.
         let next = self.next.take();
         match command {
             0x01 => make_credential::run(self, Map::decode(parameters)?, env).map(Some),
             0x02 => {
                 let (reply, next) = get_assertion::run(self, Map::decode(parameters)?, env)?;
-                self.next = next;
+                self.next = next.map(Next::Assertions);
                 Ok(Some(reply))
             }
             0x04 => get_info::run(self, env).map(Some),
             0x06 => client_pin::run(self, Map::decode(parameters)?, env),
             0x07 => reset::run(self, env).map(|()| None),
             0x08 => {
-                let (reply, next) = get_assertion::next(next.ok_or(Status::NotAllowed)?, env)?;
-                self.next = next;
+                let Some(Next::Assertions(next)) = next else { return Err(Status::NotAllowed.into()) };
+                let (reply, next) = get_assertion::next(next, env)?;
+                self.next = next.map(Next::Assertions);
                 Ok(Some(reply))
+            }
+            // 0x41 is what libfido2 before 1.14 calls it, from a draft.
+            0x0a | 0x41 => {
+                let listing = next.and_then(Next::into_listing);
+                let (reply, next) = credential_management::run(self, Map::decode(parameters)?, listing, env)?;
+                self.next = next.map(Next::Credentials);
+                Ok(reply)
             }
             // §6.9: authenticatorSelection.
             0x0b => Ok(env.person.confirm(&Ask::Select).map(|_| None)?),
@@ -151,5 +166,21 @@ impl Authenticator {
         self.agreement = KeyAgreement::generate(rng);
         self.wrong_in_a_row = self.wrong_in_a_row.saturating_add(1);
         if self.pin_auth_is_blocked() { Status::PinAuthBlocked } else { Status::PinInvalid }
+    }
+}
+
+impl Next {
+    fn deadline(&self) -> Duration {
+        match self {
+            Self::Assertions(next) => next.deadline(),
+            Self::Credentials(listing) => listing.deadline(),
+        }
+    }
+
+    fn into_listing(self) -> Option<Listing> {
+        match self {
+            Self::Credentials(listing) => Some(listing),
+            Self::Assertions(_) => None,
+        }
     }
 }

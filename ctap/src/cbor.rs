@@ -42,11 +42,22 @@ impl Map {
         Self::from_value(value).ok_or(Status::CborUnexpectedType)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The map again, as it is encoded.
+    pub(crate) fn encoded(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(&Value::Map(self.0.clone()), &mut bytes);
+        bytes
+    }
+
     /// A parameter that may be absent.
     pub(crate) fn optional<T: FromValue>(&mut self, key: impl Into<Value>) -> Result<Option<T>, Status> {
         let key = key.into();
         let Some(at) = self.0.iter().position(|(k, _)| *k == key) else { return Ok(None) };
-        let (_, value) = self.0.swap_remove(at);
+        let (_, value) = self.0.remove(at);
         T::from_value(value).map(Some).ok_or(Status::CborUnexpectedType)
     }
 

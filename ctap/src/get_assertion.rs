@@ -194,22 +194,12 @@ fn sign(
         (0x01, Some(parameters::descriptor(made.account.credential_id.as_bytes()))),
         (0x02, bytes(made.data.as_bytes())),
         (0x03, bytes(made.signature.to_der().as_bytes())),
-        (0x04, made.account.discoverable.then(|| user(&made.account))),
+        (0x04, made.account.discoverable.then(|| parameters::user_entity(&made.account))),
         (0x05, number.and_then(uint)),
         (0x06, (selected == Selected::ByPerson).then_some(true.into())),
     ]);
     series.until = env.now + NEXT_WITHIN;
     Ok((reply, Some(series).filter(|series| !series.ids.is_empty())))
-}
-
-/// Step 12.3. The PIN was proven, so the names may be told.
-fn user(account: &Account) -> Value {
-    let text = |text: &str| (!text.is_empty()).then(|| text.into());
-    map([
-        ("id", bytes(account.user_handle.as_bytes())),
-        ("name", text(&account.user_name)),
-        ("displayName", text(&account.display_name)),
-    ])
 }
 
 /// Step 6.2.3.

@@ -21,6 +21,7 @@ pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Va
         ("up", Some(true.into())),
         ("uv", Some(protected.into())),
         ("alwaysUv", Some(true.into())),
+        ("credMgmt", Some(true.into())),
         ("clientPin", Some(protected.into())),
         ("pinUvAuthToken", Some(true.into())),
         // §6.4: false where alwaysUv is true.
@@ -28,6 +29,7 @@ pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Va
     ]);
     Ok(map([
         (0x01, Some(Value::Array(vec!["FIDO_2_0".into()]))),
+        (0x02, Some(Value::Array(vec!["credProtect".into()]))),
         (0x03, bytes(aaguid(kind))),
         (0x04, Some(options)),
         (0x05, uint(MAX_MESSAGE)),

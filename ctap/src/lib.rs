@@ -6,6 +6,7 @@
 mod authenticator;
 mod cbor;
 mod client_pin;
+mod credential_management;
 mod failure;
 mod get_assertion;
 mod get_info;

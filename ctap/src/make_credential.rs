@@ -1,7 +1,7 @@
 use ciborium::Value;
 use vault_core::{
     NewCredential,
-    webauthn::{Attestation, ClientDataHash, RpId, User},
+    webauthn::{Attestation, ClientDataHash, Protection, RpId, User},
 };
 
 use crate::{
@@ -23,6 +23,7 @@ struct Request {
     exclude: Vec<Vec<u8>>,
     options: Options,
     auth: Option<PinUvAuth>,
+    protection: Option<Protection>,
     enterprise: bool,
     attestation: Attestation,
 }
@@ -41,6 +42,7 @@ impl Request {
             exclude: parameters::credential_list(&mut map, 0x05)?.unwrap_or_default(),
             options: Options::take(&mut map, 0x07)?,
             auth: PinUvAuth::take(&mut map, 0x08, 0x09)?,
+            protection: protection(&mut map)?,
             enterprise: map.optional::<Value>(0x0a)?.is_some(),
             // §6.1: a list of "none" alone asks for no attestation.
             attestation: match formats.as_deref() {
@@ -119,6 +121,11 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
         user: &request.user,
         attestation: request.attestation,
         discoverable,
+        // Without the extension a site gets what every key here is.
+        protection: request.protection.unwrap_or(Protection::Required),
+        extensions: &request
+            .protection
+            .map_or(Value::Null, |protection| map([("credProtect", Some(protection.level().into()))])),
         replacing: known.iter().find_map(same),
     };
     let mut vault = env.vaults.open()?;
@@ -129,6 +136,13 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
         (0x02, bytes(made.attested.data.as_bytes())),
         (0x03, Some(made.attested.statement())),
     ]))
+}
+
+/// The extension that asks for one (§12.1). Others are none of ours, and ignored (step 15).
+fn protection(map: &mut Map) -> Result<Option<Protection>> {
+    let Some(mut extensions) = map.optional::<Map>(0x06)? else { return Ok(None) };
+    let level = extensions.optional("credProtect")?;
+    Ok(level.map(|level| Protection::from_level(level).ok_or(Status::InvalidOption)).transpose()?)
 }
 
 /// Step 3: the list is read to its end, so that what is malformed is refused.

@@ -1,11 +1,14 @@
 //! Parameters that several commands have.
 
 use ciborium::Value;
-use vault_core::webauthn::{ClientDataHash, RpId, User, UserHandle};
+use vault_core::{
+    container::Account,
+    webauthn::{ClientDataHash, RpId, User, UserHandle},
+};
 
 use crate::{
     Status,
-    cbor::{Map, map},
+    cbor::{Map, bytes, map},
     failure::Result,
     pin_protocol::PinProtocol,
 };
@@ -89,4 +92,14 @@ pub(crate) fn descriptor(id: &[u8]) -> Value {
 /// The `PublicKeyCredentialParameters` of the one algorithm there is.
 pub(crate) fn es256() -> Value {
     map([("alg", Some((-7).into())), ("type", Some("public-key".into()))])
+}
+
+/// A `PublicKeyCredentialUserEntity`. The names are only told once the PIN was proven, and here it always was.
+pub(crate) fn user_entity(account: &Account) -> Value {
+    let text = |text: &str| (!text.is_empty()).then(|| text.into());
+    map([
+        ("id", bytes(account.user_handle.as_bytes())),
+        ("name", text(&account.user_name)),
+        ("displayName", text(&account.display_name)),
+    ])
 }

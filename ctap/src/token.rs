@@ -37,8 +37,10 @@ impl Permissions {
     pub const MAKE_CREDENTIAL: Self = Self(0x01);
     /// Signing in.
     pub const GET_ASSERTION: Self = Self(0x02);
+    /// Listing, renaming and deleting credentials.
+    pub const MANAGE_CREDENTIALS: Self = Self(0x04);
     /// What this authenticator can grant.
-    const SUPPORTED: Self = Self(0x03);
+    const SUPPORTED: Self = Self(0x07);
 
     /// §6.5.5.7.2: 0 is an error, and so is what this authenticator cannot do.
     pub(crate) fn from_number(number: u64) -> Result<Self, Status> {
@@ -96,6 +98,20 @@ impl Token {
     /// When it ends unless it is used before.
     pub(crate) fn deadline(&self) -> Duration {
         if self.unused { self.first_use_until.min(self.expires) } else { self.expires }
+    }
+
+    /// Whether it allows to manage the credentials of `rp_id`, or all of them (§6.8: then it must not be bound to one).
+    pub(crate) fn use_to_manage(&mut self, rp_id: Option<&RpId>) -> Result<(), Status> {
+        let allowed = match (&self.rp_id, rp_id) {
+            (None, _) => true,
+            (Some(bound), Some(rp_id)) => bound == rp_id,
+            (Some(_), None) => false,
+        };
+        if !allowed || !self.permissions.contain(Permissions::MANAGE_CREDENTIALS) {
+            return Err(Status::PinAuthInvalid);
+        }
+        self.unused = false;
+        Ok(())
     }
 
     /// Whether it allows `permission` for `rp_id`, to which it is bound from then on (§6.1.2 step 11.1, §6.2.2 step 6.1).

@@ -2,6 +2,7 @@
  * Usage: libfido2 SOCKET PIN. Says each claim that holds; the first that does not ends it. */
 #include <errno.h>
 #include <fido.h>
+#include <fido/credman.h>
 #include <fido/es256.h>
 #include <poll.h>
 #include <stdio.h>
@@ -81,6 +82,7 @@ static int make(fido_dev_t *dev, fido_cred_t *cred, const char *pin, const unsig
     fido_cred_set_rp(cred, RP, "Example");
     fido_cred_set_user(cred, (const unsigned char *)"alice's handle", 14, "alice", "Alice", NULL);
     fido_cred_set_rk(cred, FIDO_OPT_TRUE);
+    fido_cred_set_prot(cred, FIDO_CRED_PROT_UV_OPTIONAL_WITH_ID);
     if (excluded != NULL)
         fido_cred_exclude(cred, excluded, len);
     return fido_dev_make_cred(dev, cred, pin);
@@ -98,6 +100,44 @@ static fido_assert_t *request(const unsigned char *id, size_t len) {
 static int retries(fido_dev_t *dev) {
     int left = -1;
     return fido_dev_get_retry_count(dev, &left) == FIDO_OK ? left : -1;
+}
+
+/* The PIN is 739184 by now, and there is one passkey. */
+static void manage(fido_dev_t *dev, const unsigned char *id, size_t id_len, const es256_pk_t *key) {
+    const char *pin = "739184";
+    fido_credman_metadata_t *metadata = fido_credman_metadata_new();
+    claim("credentials are counted", fido_credman_get_dev_metadata(dev, metadata, pin), FIDO_OK);
+    claim_count("there is one", (int)fido_credman_rk_existing(metadata), 1);
+    fido_credman_metadata_free(&metadata);
+    claim("not without the PIN", fido_credman_del_dev_rk(dev, id, id_len, "000004"), FIDO_ERR_PIN_INVALID);
+
+    fido_credman_rp_t *rp = fido_credman_rp_new();
+    claim("sites are listed", fido_credman_get_dev_rp(dev, rp, pin), FIDO_OK);
+    claim_count("there is one site", (int)fido_credman_rp_count(rp), 1);
+    claim_count("by its ID", strcmp(fido_credman_rp_id(rp, 0), RP), 0);
+    fido_credman_rp_free(&rp);
+
+    fido_credman_rk_t *rk = fido_credman_rk_new();
+    claim("its passkeys are listed", fido_credman_get_dev_rk(dev, RP, rk, pin), FIDO_OK);
+    claim_count("there is one passkey", (int)fido_credman_rk_count(rk), 1);
+    const fido_cred_t *cred = fido_credman_rk(rk, 0);
+    claim_count("by its ID", memcmp(fido_cred_id_ptr(cred), id, id_len), 0);
+    claim_count("with its public key", memcmp(fido_cred_pubkey_ptr(cred), key, 64), 0);
+    claim_count("and its protection", fido_cred_prot(cred), FIDO_CRED_PROT_UV_OPTIONAL_WITH_ID);
+    fido_credman_rk_free(&rk);
+
+    fido_cred_t *renamed = fido_cred_new();
+    fido_cred_set_id(renamed, id, id_len);
+    fido_cred_set_user(renamed, (const unsigned char *)"alice's handle", 14, "alice@new", "Alice", NULL);
+    claim("its user is renamed", fido_credman_set_dev_rk(dev, renamed, pin), FIDO_OK);
+    fido_cred_free(&renamed);
+    rk = fido_credman_rk_new();
+    claim("which shows", fido_credman_get_dev_rk(dev, RP, rk, pin), FIDO_OK);
+    claim_count("by the new name", strcmp(fido_cred_user_name(fido_credman_rk(rk, 0)), "alice@new"), 0);
+    fido_credman_rk_free(&rk);
+
+    claim("it is deleted", fido_credman_del_dev_rk(dev, id, id_len, pin), FIDO_OK);
+    claim("it cannot be deleted twice", fido_credman_del_dev_rk(dev, id, id_len, pin), FIDO_ERR_NO_CREDENTIALS);
 }
 
 int main(int argc, char **argv) {
@@ -127,7 +167,7 @@ int main(int argc, char **argv) {
     cred = fido_cred_new();
     claim("a credential is made", make(dev, cred, pin, NULL, 0), FIDO_OK);
     claim("its self attestation verifies", fido_cred_verify_self(cred), FIDO_OK);
-    claim_count("its flags say UP, UV and AT", fido_cred_flags(cred), 0x45);
+    claim_count("its flags say UP, UV, AT and ED", fido_cred_flags(cred), 0xc5);
     const unsigned char *id = fido_cred_id_ptr(cred);
     size_t id_len = fido_cred_id_len(cred);
     es256_pk_t *key = es256_pk_new();
@@ -171,6 +211,8 @@ int main(int argc, char **argv) {
     claim("the PIN changes", fido_dev_set_pin(dev, "739184", pin), FIDO_OK);
     claim("the old one is wrong now", fido_dev_get_assert(dev, assert, pin), FIDO_ERR_PIN_INVALID);
     claim("the new one right", fido_dev_get_assert(dev, assert, "739184"), FIDO_OK);
+    manage(dev, id, id_len, key);
+    claim("what was deleted signs no more", fido_dev_get_assert(dev, assert, "739184"), FIDO_ERR_NO_CREDENTIALS);
     claim("1 wrong PIN", fido_dev_get_assert(dev, assert, "000001"), FIDO_ERR_PIN_INVALID);
     claim("2 wrong PINs", fido_dev_get_assert(dev, assert, "000002"), FIDO_ERR_PIN_INVALID);
     claim("3 wrong PINs, and no more until it starts anew", fido_dev_get_assert(dev, assert, "000003"),

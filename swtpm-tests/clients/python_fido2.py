@@ -10,7 +10,7 @@ import threading
 
 from fido2.client import ClientError, DefaultClientDataCollector, Fido2Client, PinRequiredError, UserInteraction
 from fido2.ctap import CtapError
-from fido2.ctap2 import Ctap2
+from fido2.ctap2 import Ctap2, CredentialManagement
 from fido2.ctap2.pin import ClientPin, PinProtocolV1, PinProtocolV2
 from fido2.hid import CAPABILITY, CTAPHID, CtapHidDevice
 from fido2.hid.base import CtapHidConnection, HidDescriptor
@@ -104,13 +104,22 @@ def main(path, pin):
 
     ctap = Ctap2(hid)
     claim("the AAGUID is a software TPM's", str(ctap.info.aaguid), "629a1789-0354-4613-a1bc-14b825aa2162")
-    expected = {"rk": True, "up": True, "uv": False, "alwaysUv": True, "clientPin": False, "pinUvAuthToken": True, "makeCredUvNotRqd": False}
+    expected = {"rk": True, "up": True, "uv": False, "alwaysUv": True, "clientPin": False, "credMgmt": True, "pinUvAuthToken": True, "makeCredUvNotRqd": False}
     claim("its options before a vault", ctap.info.options, expected)
     ClientPin(ctap, PinProtocolV1()).set_pin(pin)
     claim("its options with a vault", Ctap2(hid).info.options, {**expected, "uv": True, "clientPin": True})
 
     ceremonies(path, Person(pin), "the platform's PIN dialog")
     credential, ctap = ceremonies(path, Person(None), "our own prompt")
+    es256 = [{"type": "public-key", "alg": -7}]
+    made = ctap.make_credential(bytes(32), {"id": "example.com"}, {"id": b"a"}, es256, options={"rk": True}, extensions={"credProtect": 3})
+    claim("credProtect is answered", made.auth_data.extensions, {"credProtect": 3})
+    refused("there are three levels of it", CtapError, CtapError.ERR.INVALID_OPTION, lambda: ctap.make_credential(bytes(32), {"id": "example.com"}, {"id": b"a"}, es256, extensions={"credProtect": 4}))
+    made = ctap.make_credential(bytes(32), {"id": "example.com"}, {"id": b"b"}, es256)
+    several = ctap.get_assertions("example.com", bytes(32))
+    claim("a credential that is not discoverable is not found", several[0].user["id"], b"a")
+    named = ctap.get_assertions("example.com", bytes(32), allow_list=[{"type": "public-key", "id": made.auth_data.credential_data.credential_id}])
+    claim("but where it is named", [(a.user, a.credential["id"]) for a in named], [(None, made.auth_data.credential_data.credential_id)])
 
     for protocol in [PinProtocolV1(), PinProtocolV2()]:
         kind = f"protocol {protocol.VERSION}"
@@ -153,6 +162,24 @@ def main(path, pin):
     several = ctap.get_assertions("example.org", bytes(32), options={"up": False}, pin_uv_param=param, pin_uv_protocol=2)
     claim("where nobody is asked all are told, the newest first", [a.user["id"] == several[0].user["id"] for a in several], [True, False])
     refused("and then no more", CtapError, CtapError.ERR.NOT_ALLOWED, ctap.get_next_assertion)
+    for protocol in [PinProtocolV1(), PinProtocolV2()]:
+        kind = f"protocol {protocol.VERSION}"
+        token = ClientPin(ctap, protocol).get_pin_token(pin, ClientPin.PERMISSION.CREDENTIAL_MGMT)
+        management = CredentialManagement(ctap, protocol, token)
+        sites = management.enumerate_rps()
+        claim(f"{kind}: sites are listed", [site[management.RESULT.RP]["id"] for site in sites], ["example.org", "example.com"])
+        rp_id_hash = sites[0][management.RESULT.RP_ID_HASH]
+        users = [c[management.RESULT.USER]["name"] for c in management.enumerate_creds(rp_id_hash)]
+        claim(f"{kind}: their passkeys are listed", users, ["alice", "alice"])
+        refused(f"{kind}: no site, no passkeys", CtapError, CtapError.ERR.NO_CREDENTIALS, lambda: management.enumerate_creds_begin(bytes(32)))
+        token = ClientPin(ctap, protocol).get_pin_token(pin, ClientPin.PERMISSION.CREDENTIAL_MGMT, "example.com")
+        management = CredentialManagement(ctap, protocol, token)
+        refused(f"{kind}: a token for one site counts not all", CtapError, CtapError.ERR.PIN_AUTH_INVALID, management.get_metadata)
+        descriptor = {"type": "public-key", "id": credential.credential_id}
+        refused(f"{kind}: and deletes nothing of another", CtapError, CtapError.ERR.PIN_AUTH_INVALID, lambda: management.delete_cred(descriptor))
+        token = ClientPin(ctap, protocol).get_pin_token(pin, ClientPin.PERMISSION.GET_ASSERTION, "example.org")
+        management = CredentialManagement(ctap, protocol, token)
+        refused(f"{kind}: a token to sign in deletes nothing", CtapError, CtapError.ERR.PIN_AUTH_INVALID, lambda: management.delete_cred(descriptor))
     ctap.selection()
     claim("a selection is confirmed", True)
 

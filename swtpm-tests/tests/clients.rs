@@ -57,14 +57,14 @@ fn libfido2_registers_signs_in_changes_the_pin_is_locked_out_and_resets() {
         .args(String::from_utf8(flags.stdout).unwrap().split_whitespace())
         .status();
     assert!(built.unwrap().success());
-    scenario(Command::new(program), 41);
+    scenario(Command::new(program), 58);
 }
 
 #[test]
 fn python_fido2_goes_through_both_pin_protocols_and_all_kinds_of_tokens() {
     let mut python = Command::new(installed().join("venv/bin/python"));
     python.arg(clients().join("python_fido2.py"));
-    scenario(python, 40);
+    scenario(python, 56);
 }
 
 /// The device's own client, with the prompt that types the PIN.

@@ -11,7 +11,7 @@ use vault_core::{
     container::{Account, Container, Vacancy},
     keystore::{Anchor, ContainerKey, KeyBlob, TpmKind},
     secret_from,
-    webauthn::{CredentialId, Origin, RpId, UserHandle},
+    webauthn::{CredentialId, Origin, Protection, RpId, UserHandle},
 };
 
 const RUNS: usize = 21;
@@ -66,6 +66,7 @@ fn account(n: usize, credential_id: CredentialId) -> Account {
         label: None,
         credential_id,
         discoverable: true,
+        protection: Protection::Required,
         key: KeyBlob(vec![0; 230]),
         public_key: vec![2; 33],
         created: 0,

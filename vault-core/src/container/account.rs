@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     keystore::{KeyBlob, PublicKey},
-    webauthn::{CredentialId, RpId, UserHandle},
+    webauthn::{CredentialId, Protection, RpId, UserHandle},
 };
 
 /// A passkey's number in its vault; never used twice.
@@ -44,6 +44,8 @@ pub struct Account {
     pub credential_id: CredentialId,
     /// Whether it is offered where the relying party names no credential (WebAuthn Level 3 §4, discoverable credential).
     pub discoverable: bool,
+    /// What the relying party asked of user verification.
+    pub protection: Protection,
     /// The wrapped key.
     pub key: KeyBlob,
     /// Its public half: a compressed SEC1 point.

@@ -14,7 +14,7 @@ use crate::{
     container::{Account, AccountId, Container, ContainerError, State, Store},
     keystore::{KeyStore, KeyStoreError, Then, TpmStatus},
     pin::{PinMaterial, PinSecrets},
-    webauthn::{CreateRequest, GetRequest, RpId},
+    webauthn::{CreateRequest, GetRequest, RpId, User},
 };
 
 /// An opened vault; the PIN has not been asked for.
@@ -121,6 +121,18 @@ impl<'k> Vault<'k> {
         let account = Account { label, ..self.store.account(id)? };
         self.store.update(id, &account, rng)?;
         Ok(account)
+    }
+
+    /// Gives a passkey's account the names that its relying party has for it now.
+    pub fn update_user(
+        &mut self,
+        id: AccountId,
+        user: &User,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<(), ContainerError> {
+        let (user_name, display_name) = (user.name.clone(), user.display_name.clone());
+        let account = Account { user_name, display_name, ..self.store.account(id)? };
+        self.store.update(id, &account, rng)
     }
 
     /// What the TPM says of this vault without its PIN.

@@ -7,8 +7,8 @@ use crate::{
     vault::{CeremonyError, VaultError},
     webauthn::{
         Attestation, Attested, AuthenticationResponse, AuthenticatorData, ClientDataHash, CreateRequest,
-        CredentialId, GetRequest, Registered, RegistrationResponse, RpId, User, UserPresent, UserVerified,
-        client_data_json,
+        CredentialId, GetRequest, Protection, Registered, RegistrationResponse, RpId, User, UserPresent,
+        UserVerified, client_data_json,
     },
 };
 
@@ -25,6 +25,10 @@ pub struct NewCredential<'a> {
     pub attestation: Attestation,
     /// Whether it is offered where the relying party names no credential.
     pub discoverable: bool,
+    /// What the relying party asked of user verification.
+    pub protection: Protection,
+    /// Authenticator extension outputs (WebAuthn Level 3 §9.4), a map; null for none.
+    pub extensions: &'a ciborium::Value,
     /// The passkey whose place it takes (CTAP 2.2 §6.1.2 step 16), if any.
     pub replacing: Option<AccountId>,
 }
@@ -78,8 +82,9 @@ impl<'v> Unlocked<'v> {
         let Self { store, mut keys, verified } = self;
         let key = keys.create_key()?;
         let id = CredentialId::random(rng);
+        let (rp_id, kind, public) = (new.rp_id, store.kind(), &key.public);
         let data =
-            AuthenticatorData::for_registration(new.rp_id, store.kind(), &id, &key.public, verified, present);
+            AuthenticatorData::for_registration(rp_id, kind, &id, public, new.extensions, verified, present);
         let signature = match new.attestation {
             Attestation::None => None,
             Attestation::PackedSelf => {
@@ -95,6 +100,7 @@ impl<'v> Unlocked<'v> {
             label: None,
             credential_id: id,
             discoverable: new.discoverable,
+            protection: new.protection,
             key: key.blob,
             public_key: key.public.to_sec1_point(true).as_bytes().to_vec(),
             created: now,
@@ -142,6 +148,8 @@ impl<'v> Unlocked<'v> {
             user: &request.user,
             attestation: request.attestation,
             discoverable: true,
+            protection: Protection::Required,
+            extensions: &ciborium::Value::Null,
             replacing: None,
         };
         let made = self.make_credential(new, &Sha256::digest(&client_data_json).into(), present, now, rng)?;

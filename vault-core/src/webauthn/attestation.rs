@@ -1,5 +1,5 @@
 use ciborium::Value;
-use coset::{CborSerializable, CoseKeyBuilder, iana};
+use coset::{AsCborValue, CoseKeyBuilder, iana};
 
 use super::AuthenticatorData;
 use crate::keystore::{PublicKey, Signature};
@@ -45,12 +45,13 @@ impl Attested {
 
 /// The public key as a `COSE_Key` (RFC 9052 §7) in CTAP2's canonical order.
 #[expect(clippy::expect_used, reason = "encoding to memory what was just built")]
-pub(crate) fn cose_key(key: &PublicKey) -> Vec<u8> {
+#[must_use]
+pub fn cose_key(key: &PublicKey) -> Value {
     let point = key.to_sec1_point(false);
     let (x, y) = (point.x().expect("not the identity"), point.y().expect("uncompressed"));
     CoseKeyBuilder::new_ec2_pub_key(iana::EllipticCurve::P_256, x.to_vec(), y.to_vec())
         .algorithm(iana::Algorithm::ES256)
         .build()
-        .to_vec()
+        .to_cbor_value()
         .expect("a key of known members")
 }

@@ -1,3 +1,5 @@
+use ciborium::Value;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{CredentialId, RpId};
@@ -42,14 +44,50 @@ pub fn aaguid(kind: TpmKind) -> [u8; 16] {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthenticatorData(Vec<u8>);
 
+/// When a passkey may be used or found without user verification (CTAP 2.2 §12.1, credProtect). Every key of this vault needs
+/// the PIN in the TPM, so this is what relying parties asked for, and is told them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protection {
+    /// `userVerificationOptional`.
+    Optional,
+    /// `userVerificationOptionalWithCredentialIDList`.
+    OptionalWithList,
+    /// `userVerificationRequired`.
+    Required,
+}
+
+impl Protection {
+    /// The level that stands for it; `None` if none does.
+    #[must_use]
+    pub fn from_level(level: u64) -> Option<Self> {
+        match level {
+            1 => Some(Self::Optional),
+            2 => Some(Self::OptionalWithList),
+            3 => Some(Self::Required),
+            _ => None,
+        }
+    }
+
+    /// Its level.
+    #[must_use]
+    pub fn level(self) -> u64 {
+        match self {
+            Self::Optional => 1,
+            Self::OptionalWithList => 2,
+            Self::Required => 3,
+        }
+    }
+}
+
 /// SHA-256 of the client data (§5.8.1). CTAP hands an authenticator nothing else of it.
 pub type ClientDataHash = [u8; 32];
 
-/// §6.1: user present, user verified, attested credential data included. Backup eligibility and
+/// §6.1: user present, user verified, attested credential data and extension data included. Backup eligibility and
 /// state stay 0: a key of this TPM has no other place to be.
 const UP: u8 = 1 << 0;
 const UV: u8 = 1 << 2;
 const AT: u8 = 1 << 6;
+const ED: u8 = 1 << 7;
 
 /// A signature counter of 0 says there is none (§6.1.1); a TPM key cannot be cloned.
 const SIGN_COUNT: [u8; 4] = [0; 4];
@@ -65,14 +103,19 @@ impl AuthenticatorData {
         kind: TpmKind,
         id: &CredentialId,
         key: &PublicKey,
+        extensions: &Value,
         _: UserVerified,
         _: UserPresent,
     ) -> Self {
-        let mut data = header(rp_id, UP | UV | AT);
+        let extended = *extensions != Value::Null;
+        let mut data = header(rp_id, UP | UV | AT | if extended { ED } else { 0 });
         data.extend(aaguid(kind));
         data.extend(u16::try_from(id.as_bytes().len()).unwrap_or_default().to_be_bytes());
         data.extend(id.as_bytes());
-        data.extend(super::cose_key(key));
+        encode(&super::cose_key(key), &mut data);
+        if extended {
+            encode(extensions, &mut data);
+        }
         Self(data)
     }
 
@@ -86,6 +129,11 @@ impl AuthenticatorData {
     pub(crate) fn digest_to_sign(&self, client_data: &ClientDataHash) -> [u8; 32] {
         Sha256::new().chain_update(&self.0).chain_update(client_data).finalize().into()
     }
+}
+
+#[expect(clippy::expect_used, reason = "encoding to memory what was just built")]
+fn encode(value: &Value, into: &mut Vec<u8>) {
+    ciborium::into_writer(value, into).expect("a Vec takes all writes");
 }
 
 fn header(rp_id: &RpId, flags: u8) -> Vec<u8> {

@@ -122,7 +122,9 @@ impl RpId {
         &self.0
     }
 
-    pub(crate) fn hash(&self) -> [u8; 32] {
+    /// Its SHA-256 hash, by which authenticator data names it.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(&self.0).into()
     }
 }

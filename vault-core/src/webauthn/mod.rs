@@ -6,13 +6,14 @@ mod ids;
 mod options;
 mod response;
 
-pub use attestation::Attested;
-pub use authenticator_data::{AuthenticatorData, ClientDataHash, UserPresent, UserVerified, aaguid};
+pub use attestation::{Attested, cose_key};
+pub use authenticator_data::{
+    AuthenticatorData, ClientDataHash, Protection, UserPresent, UserVerified, aaguid,
+};
 pub use ids::{CredentialId, Origin, OriginError, RpId, RpIdError, UserHandle};
 pub use options::{Attestation, CreateRequest, GetRequest, RequestError, User};
 pub use response::{AuthenticationResponse, RegistrationResponse};
 
-pub(crate) use attestation::cose_key;
 pub(crate) use response::{Registered, client_data_json};
 
 use base64ct::{Base64UrlUnpadded, Encoding};

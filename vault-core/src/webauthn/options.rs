@@ -237,7 +237,7 @@ struct Descriptor {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
-    use crate::keystore::KeyBlob;
+    use crate::{keystore::KeyBlob, webauthn::Protection};
     use serde_json::{Value, json};
 
     fn creation() -> Value {
@@ -330,6 +330,7 @@ mod tests {
             label: None,
             credential_id: CredentialId::random(&mut getrandom::rand_core::UnwrapErr(getrandom::SysRng)),
             discoverable,
+            protection: Protection::Required,
             key: KeyBlob(Vec::new()),
             public_key: Vec::new(),
             created: 0,

@@ -91,6 +91,7 @@ pub fn account(rp_id: &str, user: &str, seed: u64) -> Account {
         "label": null,
         "credential_id": bytes(32),
         "discoverable": true,
+        "protection": "Required",
         "key": bytes(230),
         "public_key": public.as_bytes(),
         "created": seed,

@@ -1,0 +1,175 @@
+//! authenticatorCredentialManagement (CTAP 2.2 §6.8).
+
+use std::{rc::Rc, time::Duration, vec};
+
+use ciborium::Value;
+use vault_core::{
+    container::{Account, AccountId, Damage},
+    pin::PinSecrets,
+    webauthn::{RpId, cose_key},
+};
+
+use crate::{
+    Authenticator, Env, Status,
+    cbor::{Map, bytes, map, uint},
+    failure::Result,
+    parameters::{self, PinUvAuth},
+};
+
+/// How long the next entry may be asked for; as with assertions (§6.3).
+const NEXT_WITHIN: Duration = Duration::from_secs(30);
+
+/// There is no limit of ours. This is what platforms are told at most.
+const ROOM: usize = 10_000;
+
+/// What the two "get next" subcommands go on with.
+pub(crate) struct Listing {
+    rest: Rest,
+    until: Duration,
+}
+
+enum Rest {
+    RelyingParties(vec::IntoIter<Account>),
+    Credentials(vec::IntoIter<Account>),
+}
+
+type Reply = (Option<Value>, Option<Listing>);
+
+impl Listing {
+    pub(crate) fn deadline(&self) -> Duration {
+        self.until
+    }
+}
+
+pub(crate) fn run(
+    authenticator: &mut Authenticator,
+    mut parameters: Map,
+    listing: Option<Listing>,
+    env: &mut Env<'_>,
+) -> Result<Reply> {
+    let subcommand =
+        u8::try_from(parameters.required::<u64>(0x01)?).map_err(|_| Status::InvalidSubcommand)?;
+    // The two that go on are not proven again (§6.8.3, §6.8.4).
+    match (subcommand, listing.map(|listing| listing.rest)) {
+        (0x03, Some(Rest::RelyingParties(rest))) => return relying_party(rest, None, env),
+        (0x05, Some(Rest::Credentials(rest))) => return credential(rest, None, env),
+        (0x03 | 0x05, _) => return Err(Status::NotAllowed.into()),
+        (0x01 | 0x02 | 0x04 | 0x06 | 0x07, _) => {}
+        _ => return Err(Status::InvalidSubcommand.into()),
+    }
+    let auth = PinUvAuth::take(&mut parameters, 0x04, 0x03)?;
+    let mut inner: Map = parameters.optional(0x02)?.unwrap_or_else(Map::empty);
+    let message = [&[subcommand][..], &if inner.is_empty() { Vec::new() } else { inner.encoded() }].concat();
+    let prove = |authenticator: &mut Authenticator, rp_id: Option<&RpId>| {
+        proven(authenticator, auth.as_ref(), &message, rp_id)
+    };
+    match subcommand {
+        0x01 => {
+            prove(authenticator, None)?;
+            let count = discoverable(env)?.len();
+            let left = uint(ROOM.saturating_sub(count));
+            Ok((Some(map([(0x01, uint(count)), (0x02, left)])), None))
+        }
+        0x02 => {
+            prove(authenticator, None)?;
+            let mut first_of_each: Vec<Account> = Vec::new();
+            for (_, account) in discoverable(env)? {
+                if !first_of_each.iter().any(|known| known.rp_id == account.rp_id) {
+                    first_of_each.push(account);
+                }
+            }
+            let total = first_of_each.len();
+            relying_party(first_of_each.into_iter(), Some(total), env)
+        }
+        0x04 => {
+            let hash: Vec<u8> = inner.required(0x01)?;
+            let mut found: Vec<Account> =
+                discoverable(env)?.into_iter().map(|(_, account)| account).collect();
+            found.retain(|account| account.rp_id.hash() == hash.as_slice());
+            prove(authenticator, found.first().map(|account| &account.rp_id))?;
+            let total = found.len();
+            credential(found.into_iter(), Some(total), env)
+        }
+        0x06 => {
+            let (id, account) = named(&mut inner, env)?;
+            let unlock = prove(authenticator, Some(&account.rp_id))?;
+            env.vaults.open()?.unlock_with(&unlock)?.delete(id)?;
+            Ok((None, None))
+        }
+        _ => {
+            let (id, account) = named(&mut inner, env)?;
+            prove(authenticator, Some(&account.rp_id))?;
+            let user = parameters::user(inner.required(0x03)?)?;
+            if user.handle != account.user_handle {
+                return Err(Status::InvalidParameter.into());
+            }
+            env.vaults.open()?.update_user(id, &user, env.rng)?;
+            Ok((None, None))
+        }
+    }
+}
+
+/// What §6.8.2 to §6.8.6 begin with: a token that proves this very subcommand. Whatever is wrong looks the same.
+fn proven(
+    authenticator: &mut Authenticator,
+    auth: Option<&PinUvAuth>,
+    message: &[u8],
+    rp_id: Option<&RpId>,
+) -> Result<Rc<PinSecrets>> {
+    let auth = auth.ok_or(Status::PuatRequired)?;
+    let protocol = auth.protocol()?;
+    let token = authenticator.token.as_mut().filter(|token| token.protocol == protocol);
+    let token = token
+        .filter(|token| protocol.verify(&token.value, message, &auth.param))
+        .ok_or(Status::PinAuthInvalid)?;
+    token.use_to_manage(rp_id)?;
+    Ok(Rc::clone(&token.unlock))
+}
+
+fn discoverable(env: &mut Env<'_>) -> Result<Vec<(AccountId, Account)>> {
+    if !env.vaults.exist() {
+        return Ok(Vec::new());
+    }
+    let mut accounts = env.vaults.open()?.accounts()?;
+    accounts.retain(|(_, account)| account.discoverable);
+    Ok(accounts)
+}
+
+/// The passkey whose descriptor is parameter 0x02.
+fn named(inner: &mut Map, env: &mut Env<'_>) -> Result<(AccountId, Account)> {
+    let mut descriptor: Map = inner.required(0x02)?;
+    let id: Vec<u8> = descriptor.required("id")?;
+    let mut accounts = discoverable(env)?.into_iter();
+    Ok(accounts.find(|(_, account)| account.credential_id.as_bytes() == id).ok_or(Status::NoCredentials)?)
+}
+
+/// The next relying party (§6.8.3).
+fn relying_party(mut rest: vec::IntoIter<Account>, total: Option<usize>, env: &mut Env<'_>) -> Result<Reply> {
+    let Account { rp_id, rp_name, .. } = rest.next().ok_or(Status::NoCredentials)?;
+    let name = (!rp_name.is_empty()).then(|| rp_name.into());
+    let reply = map([
+        (0x03, Some(map([("id", Some(rp_id.as_str().into())), ("name", name)]))),
+        (0x04, bytes(rp_id.hash())),
+        (0x05, total.and_then(uint)),
+    ]);
+    Ok((Some(reply), more(Rest::RelyingParties(rest), env.now)))
+}
+
+/// The next credential (§6.8.4).
+fn credential(mut rest: vec::IntoIter<Account>, total: Option<usize>, env: &mut Env<'_>) -> Result<Reply> {
+    let account = rest.next().ok_or(Status::NoCredentials)?;
+    let key = account.public_key().ok_or(vault_core::container::ContainerError::from(Damage::File))?;
+    let reply = map([
+        (0x06, Some(parameters::user_entity(&account))),
+        (0x07, Some(parameters::descriptor(account.credential_id.as_bytes()))),
+        (0x08, Some(cose_key(&key))),
+        (0x09, total.and_then(uint)),
+        (0x0a, Some(account.protection.level().into())),
+    ]);
+    Ok((Some(reply), more(Rest::Credentials(rest), env.now)))
+}
+
+fn more(rest: Rest, now: Duration) -> Option<Listing> {
+    let (Rest::RelyingParties(left) | Rest::Credentials(left)) = &rest;
+    (left.len() > 0).then(|| Listing { rest, until: now + NEXT_WITHIN })
+}
