@@ -6,10 +6,11 @@ use vault_core::{
     OpenError, Vault, VaultError,
     keystore::{KeyStoreError, TpmKind},
     pin::{PinMaterial, PinPolicy},
+    webauthn::UserPresent,
 };
 
 use crate::{
-    Ask, Person, Status,
+    Ask, Declined, Person, Status,
     cbor::{self, Map},
     client_pin,
     credential_management::{self, Listing},
@@ -88,6 +89,10 @@ impl Authenticator {
             Err(failure) => {
                 if let Some(cause) = failure.cause {
                     (env.report)(cause.as_ref());
+                    if failure.status == Status::PinAuthInvalid {
+                        // The PIN was changed elsewhere: what we hold would cost a try each time.
+                        self.lock();
+                    }
                 }
                 (failure.status, None)
             }
@@ -167,6 +172,21 @@ impl Authenticator {
         self.wrong_in_a_row = self.wrong_in_a_row.saturating_add(1);
         if self.pin_auth_is_blocked() { Status::PinAuthBlocked } else { Status::PinInvalid }
     }
+}
+
+impl Env<'_> {
+    /// Asks for presence within a ceremony, where nobody answering is a refusal (§6.1.2 steps 1 and 14, §6.2.2 steps 1 and 9).
+    pub(crate) fn presence(&mut self, ask: &Ask<'_>) -> Result<UserPresent> {
+        refused(self.person.confirm(ask))
+    }
+}
+
+/// The same, of another way to ask.
+pub(crate) fn refused<T>(answer: Result<T, Declined>) -> Result<T> {
+    answer.map_err(|declined| match declined {
+        Declined::TimedOut => Declined::No.into(),
+        other => other.into(),
+    })
 }
 
 impl Next {

@@ -25,14 +25,25 @@ const PADDED_PIN: usize = 64;
 
 struct Request(Map);
 
+/// The platform's half of a key agreement.
+struct Peer {
+    protocol: PinProtocol,
+    key: Value,
+}
+
+impl Peer {
+    fn share(self, authenticator: &Authenticator) -> Result<SharedSecret> {
+        Ok(authenticator.agreement.decapsulate(self.protocol, self.key)?)
+    }
+}
+
 impl Request {
     fn protocol(&mut self) -> Result<PinProtocol> {
         Ok(PinProtocol::from_number(self.0.optional(0x01)?.ok_or(Status::MissingParameter)?)?)
     }
 
-    fn shared_secret(&mut self, authenticator: &Authenticator) -> Result<SharedSecret> {
-        let protocol = self.protocol()?;
-        Ok(authenticator.agreement.decapsulate(protocol, self.0.required(0x03)?)?)
+    fn key_agreement(&mut self) -> Result<Peer> {
+        Ok(Peer { protocol: self.protocol()?, key: self.0.required(0x03)? })
     }
 
     fn param(&mut self) -> Result<Vec<u8>> {
@@ -91,9 +102,12 @@ fn tries(env: &mut Env<'_>) -> Result<u32> {
 
 /// setPIN (§6.5.5.5). Where there is no vault, that is set-up.
 fn set_pin(authenticator: &mut Authenticator, mut request: Request, env: &mut Env<'_>) -> Result<()> {
-    let shared = request.shared_secret(authenticator)?;
-    let (new_pin, param) = (request.new_pin()?, request.param()?);
-    if env.vaults.exist() || !shared.verify(&new_pin, &param) {
+    let (peer, new_pin, param) = (request.key_agreement()?, request.new_pin()?, request.param()?);
+    if env.vaults.exist() {
+        return Err(Status::PinAuthInvalid.into());
+    }
+    let shared = peer.share(authenticator)?;
+    if !shared.verify(&new_pin, &param) {
         return Err(Status::PinAuthInvalid.into());
     }
     let pin = new_pin_of(authenticator, &shared, &new_pin)?;
@@ -102,9 +116,10 @@ fn set_pin(authenticator: &mut Authenticator, mut request: Request, env: &mut En
 
 /// changePIN (§6.5.5.6).
 fn change_pin(authenticator: &mut Authenticator, mut request: Request, env: &mut Env<'_>) -> Result<()> {
-    let shared = request.shared_secret(authenticator)?;
-    let (new_pin, hash, param) = (request.new_pin()?, request.pin_hash()?, request.param()?);
+    let (peer, hash) = (request.key_agreement()?, request.pin_hash()?);
+    let (new_pin, param) = (request.new_pin()?, request.param()?);
     not_blocked(authenticator, env)?;
+    let shared = peer.share(authenticator)?;
     if !shared.verify(&[new_pin.as_slice(), &hash].concat(), &param) {
         return Err(Status::PinAuthInvalid.into());
     }
@@ -152,9 +167,9 @@ fn token_for_pin(
     scope: (Permissions, Option<RpId>),
     env: &mut Env<'_>,
 ) -> Result<Value> {
-    let shared = request.shared_secret(authenticator)?;
-    let hash = request.pin_hash()?;
+    let (peer, hash) = (request.key_agreement()?, request.pin_hash()?);
     not_blocked(authenticator, env)?;
+    let shared = peer.share(authenticator)?;
     let material = pin_hash_of(&shared, &hash)?;
     let unlock = with_pin(authenticator, &material, env, |_, _, unlock| Ok(unlock))?;
     Ok(give_token(
@@ -173,10 +188,11 @@ fn token_using_uv(
     env: &mut Env<'_>,
 ) -> Result<Value> {
     let (permissions, rp_id) = scope(&mut request)?;
-    let shared = request.shared_secret(authenticator)?;
+    let peer = request.key_agreement()?;
     if !env.vaults.exist() {
         return Err(Status::NotAllowed.into());
     }
+    let shared = peer.share(authenticator)?;
     let ask = Ask::Unlock { rp_id: rp_id.as_ref(), permissions };
     let verification = verification::by_prompt(&ask, env).map_err(|error| match error {
         UvError::Declined(declined) => declined.into(),

@@ -9,6 +9,7 @@ use vault_core::{
 
 use crate::{
     Ask, Authenticator, Declined, Env, Status,
+    authenticator::refused,
     cbor::{Map, bytes, map, uint},
     failure::{Failure, Result},
     parameters::{self, Options, PinUvAuth},
@@ -118,7 +119,7 @@ pub(crate) fn run(
     // Steps 8 and 9.
     let present = match chosen.or(verified.present) {
         _ if !up => None,
-        None => Some(env.person.confirm(&Ask::SignIn { account })?),
+        None => Some(env.presence(&Ask::SignIn { account })?),
         present => present,
     };
     if up {
@@ -170,7 +171,7 @@ fn choose(
         return Ok((Selected::ByNobody, None));
     }
     let accounts: Vec<&Account> = found.iter().map(|(_, account)| account).collect();
-    let (chosen, present) = env.person.choose(&accounts)?;
+    let (chosen, present) = refused(env.person.choose(&accounts))?;
     if chosen >= found.len() {
         return Err(Status::OperationDenied.into());
     }

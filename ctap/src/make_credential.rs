@@ -101,13 +101,13 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
         known.iter().any(|(_, a)| request.exclude.iter().any(|id| id == a.credential_id.as_bytes()));
     if excluded {
         // Whether or not the person is there.
-        present.map_or_else(|| env.person.confirm(&Ask::Select).map(drop), |_| Ok(())).ok();
+        present.map_or_else(|| env.presence(&Ask::Select).map(drop), |_| Ok(())).ok();
         return Err(Status::CredentialExcluded.into());
     }
     // Steps 13 and 14.
     let present = match present {
         Some(present) => present,
-        None => env.person.confirm(&ask)?,
+        None => env.presence(&ask)?,
     };
     authenticator.token = None;
     // Steps 15 to 18.

@@ -3,8 +3,8 @@
 use aes::Aes256;
 use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit, block_padding::NoPadding};
 use coset::{
-    AsCborValue, CoseKey, CoseKeyBuilder, Label, RegisteredLabelWithPrivate,
-    iana::{Algorithm, Ec2KeyParameter, EllipticCurve, EnumI64},
+    AsCborValue, CoseKey, CoseKeyBuilder, KeyType, Label, RegisteredLabelWithPrivate,
+    iana::{self, Algorithm, Ec2KeyParameter, EllipticCurve, EnumI64},
 };
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
@@ -161,7 +161,7 @@ fn peer_key(value: ciborium::Value) -> Option<PublicKey> {
         key.params.iter().find(|(l, _)| *l == label).map(|(_, value)| value)
     };
     let on_curve = param(Ec2KeyParameter::Crv)?.as_integer()? == EllipticCurve::P_256.to_i64().into();
-    if key.alg != Some(expected) || !on_curve {
+    if key.kty != KeyType::Assigned(iana::KeyType::EC2) || key.alg != Some(expected) || !on_curve {
         return None;
     }
     let coordinate = |which| param(which)?.as_bytes().filter(|c| c.len() == 32);

@@ -13,9 +13,9 @@ pub(crate) fn is_blink(rp_id: &RpId) -> bool {
 
 /// What an empty `pinUvAuthParam` is answered with (CTAP 2.2 §6.1.2 step 1, §6.2.2 step 1).
 pub(crate) fn answer(env: &mut Env<'_>) -> Failure {
-    match env.person.confirm(&Ask::Select) {
+    match env.presence(&Ask::Select) {
         Ok(_) if env.vaults.exist() => Status::PinInvalid.into(),
         Ok(_) => Status::PinNotSet.into(),
-        Err(declined) => declined.into(),
+        Err(refusal) => refusal,
     }
 }

@@ -1,0 +1,282 @@
+//! §6.5.5.
+
+use ciborium::Value;
+use ctap::{Declined, Status};
+use swtpm_tests::PIN;
+
+use super::{Bench, Platform, WRONG, get_assertion, map, member, platform::authenticate, with};
+
+const COMMAND: u8 = 0x06;
+const SUBCOMMANDS_WITH_KEY_AGREEMENT: [u8; 5] = [3, 4, 5, 6, 9];
+
+fn sub(protocol: u8, subcommand: u8) -> Value {
+    map([(1.into(), protocol.into()), (2.into(), subcommand.into())])
+}
+
+fn set_pin(platform: &Platform, padded: &Value) -> Value {
+    let request = with(&sub(platform.protocol, 3), 3, platform.public.clone());
+    let proof = platform.authenticate(padded.as_bytes().unwrap());
+    with(&with(&request, 5, padded.clone()), 4, proof)
+}
+
+fn change_pin(platform: &Platform, old: &str, new: &str) -> Value {
+    let (hash, padded) = (platform.pin_hash(old), platform.padded(new.as_bytes()));
+    let request = with(&sub(platform.protocol, 4), 3, platform.public.clone());
+    let message = [padded.as_bytes().unwrap().as_slice(), hash.as_bytes().unwrap()].concat();
+    with(&with(&with(&request, 4, platform.authenticate(&message)), 5, padded), 6, hash)
+}
+
+fn pin_token(platform: &Platform, pin: &str) -> Value {
+    let request = with(&sub(platform.protocol, 5), 3, platform.public.clone());
+    with(&request, 6, platform.pin_hash(pin))
+}
+
+fn token_using_pin(platform: &Platform, pin: &str) -> Value {
+    let request = with(&pin_token(platform, pin), 2, Value::from(9));
+    with(&with(&request, 9, Value::from(2)), 10, Value::from("example.org"))
+}
+
+fn token_using_uv(platform: &Platform) -> Value {
+    let request = with(&sub(platform.protocol, 6), 3, platform.public.clone());
+    with(&with(&request, 9, Value::from(2)), 10, Value::from("example.org"))
+}
+
+fn retries(bench: &mut Bench) -> (Option<Value>, Option<Value>) {
+    let reply = bench.ok(COMMAND, &sub(2, 1));
+    (member(&reply, 3).cloned(), member(&reply, 4).cloned())
+}
+
+#[test]
+fn unknown_subcommands_protocols_and_missing_parameters_are_refused() {
+    let mut bench = Bench::new();
+    bench.refuses("6.5.5", COMMAND, &map([(1.into(), 2.into())]), Status::MissingParameter);
+    for subcommand in [0, 8, 10, 255] {
+        bench.refuses("6.5.5", COMMAND, &sub(2, subcommand), Status::InvalidSubcommand);
+    }
+    bench.refuses("6.5.5.4", COMMAND, &map([(2.into(), 2.into())]), Status::MissingParameter);
+    bench.refuses("6.5.5.4", COMMAND, &sub(3, 2), Status::InvalidParameter);
+    for protocol in [1, 2] {
+        let platform = bench.platform(protocol);
+        let requests = [
+            set_pin(&platform, &platform.padded(PIN.as_bytes())),
+            change_pin(&platform, PIN, WRONG),
+            pin_token(&platform, PIN),
+            token_using_uv(&platform),
+            token_using_pin(&platform, PIN),
+        ];
+        for (request, subcommand) in requests.iter().zip(SUBCOMMANDS_WITH_KEY_AGREEMENT) {
+            assert_eq!(member(request, 2), Some(&subcommand.into()));
+            for (key, _) in request.as_map().unwrap() {
+                let key = i64::try_from(key.as_integer().unwrap()).unwrap();
+                bench.refuses("its step 1", COMMAND, &with(request, key, None), Status::MissingParameter);
+            }
+            bench.refuses("its step 2", COMMAND, &with(request, 1, Value::from(0)), Status::InvalidParameter);
+        }
+    }
+    assert_eq!(retries(&mut bench), (Some(8.into()), Some(false.into())));
+    assert_eq!(bench.person.asked, [""; 0]);
+}
+
+#[test]
+fn a_key_that_is_no_point_of_p256_is_refused() {
+    let mut bench = Bench::new();
+    let platform = bench.platform(2);
+    let key = platform.public.clone();
+    for (what, bad) in [
+        ("another algorithm", with(&key, 3, Value::from(-7))),
+        ("another curve", with(&key, -1, Value::from(2))),
+        ("another type", with(&key, 1, Value::from(1))),
+        ("no x", with(&key, -2, None)),
+        ("a short y", with(&key, -3, Value::Bytes(vec![1; 31]))),
+        ("off the curve", with(&key, -3, Value::Bytes(vec![1; 32]))),
+        ("zero", with(&with(&key, -2, Value::Bytes(vec![0; 32])), -3, Value::Bytes(vec![0; 32]))),
+        ("no map", Value::from(1)),
+    ] {
+        let request = with(&token_using_pin(&platform, PIN), 3, bad);
+        bench.refuses(what, COMMAND, &request, Status::InvalidParameter);
+    }
+    assert_eq!(retries(&mut bench), (Some(8.into()), Some(false.into())));
+}
+
+#[test]
+fn set_pin_refuses() {
+    let mut bench = Bench::without_vault();
+    for protocol in [1, 2] {
+        let platform = bench.platform(protocol);
+        let good = set_pin(&platform, &platform.padded(PIN.as_bytes()));
+        let forged = with(&good, 4, Value::Bytes(vec![0; if protocol == 1 { 16 } else { 32 }]));
+        bench.refuses("6.5.5.5 step 5", COMMAND, &forged, Status::PinAuthInvalid);
+        let short = set_pin(&platform, &Value::Bytes(platform.encrypt(&[b'7'; 48])));
+        bench.refuses("6.5.5.5 step 7", COMMAND, &short, Status::InvalidParameter);
+        let no_blocks = set_pin(&platform, &Value::Bytes(vec![1; 17]));
+        bench.refuses("6.5.5.5 step 6", COMMAND, &no_blocks, Status::PinAuthInvalid);
+        for (what, pin) in [
+            ("too short", &b"49381"[..]),
+            ("empty", b""),
+            ("64 bytes", &[b'x'; 64]),
+            ("a sequence", b"123456"),
+            ("a repeat", b"777777"),
+            ("a common one", b"password"),
+            ("not UTF-8", b"\xff\xfe493817"),
+            ("not normalized", "e\u{301}493817".as_bytes()),
+        ] {
+            let request = set_pin(&platform, &platform.padded(pin));
+            bench.refuses(what, COMMAND, &request, Status::PinPolicyViolation);
+        }
+        assert!(!bench.vault.dir.exists());
+    }
+    let platform = bench.platform(1);
+    let good = set_pin(&platform, &platform.padded(PIN.as_bytes()));
+    bench.ok(COMMAND, &good);
+    bench.refuses("6.5.5.5 step 3, there is one", COMMAND, &good, Status::PinAuthInvalid);
+}
+
+#[test]
+fn change_pin_refuses() {
+    for protocol in [1, 2] {
+        let mut bench = Bench::new();
+        let platform = bench.platform(protocol);
+        let good = change_pin(&platform, PIN, WRONG);
+        let forged = with(&good, 4, Value::Bytes(vec![0; if protocol == 1 { 16 } else { 32 }]));
+        bench.refuses("6.5.5.6 step 6", COMMAND, &forged, Status::PinAuthInvalid);
+        assert_eq!(retries(&mut bench), (Some(8.into()), Some(false.into())));
+        bench.refuses(
+            "6.5.5.6 step 13",
+            COMMAND,
+            &change_pin(&platform, PIN, "49381"),
+            Status::PinPolicyViolation,
+        );
+        bench.ok(COMMAND, &change_pin(&platform, PIN, WRONG));
+        bench.refuses("6.5.5.6 step 10", COMMAND, &change_pin(&platform, PIN, WRONG), Status::PinInvalid);
+        assert_eq!(retries(&mut bench), (Some(7.into()), Some(false.into())));
+        let new = bench.platform(protocol);
+        bench.refuses(
+            "6.5.5.6: the key is a new one",
+            COMMAND,
+            &change_pin(&platform, WRONG, PIN),
+            Status::PinAuthInvalid,
+        );
+        bench.ok(COMMAND, &change_pin(&new, WRONG, PIN));
+    }
+}
+
+#[test]
+fn tokens_are_refused() {
+    let mut bench = Bench::new();
+    let platform = bench.platform(2);
+    let old = pin_token(&platform, PIN);
+    bench.refuses("6.5.5.7.1", COMMAND, &with(&old, 9, Value::from(2)), Status::InvalidParameter);
+    bench.refuses("6.5.5.7.1", COMMAND, &with(&old, 10, Value::from("x")), Status::InvalidParameter);
+    for (name, request) in
+        [("6.5.5.7.2", token_using_pin(&platform, PIN)), ("6.5.5.7.3", token_using_uv(&platform))]
+    {
+        bench.refuses(name, COMMAND, &with(&request, 9, Value::from(0)), Status::InvalidParameter);
+        for permission in [0x08, 0x10, 0x20, 0x40, 0x80, 0x100, 0x06 | 0x20] {
+            let request = with(&request, 9, Value::from(permission));
+            bench.refuses(name, COMMAND, &request, Status::UnauthorizedPermission);
+        }
+        for permission in [1, 2, 3, 7] {
+            let request = with(&with(&request, 9, Value::from(permission)), 10, None);
+            bench.refuses(name, COMMAND, &request, Status::MissingParameter);
+        }
+        bench.refuses(name, COMMAND, &with(&request, 10, Value::from("")), Status::InvalidLength);
+    }
+    let hash = Value::Bytes(vec![1; 17]);
+    bench.refuses("no ciphertext", COMMAND, &with(&old, 6, hash), Status::PinAuthInvalid);
+    let long = Value::Bytes(platform.encrypt(&[1; 32]));
+    bench.refuses("no hash of 16 bytes", COMMAND, &with(&old, 6, long), Status::PinAuthInvalid);
+    assert_eq!(retries(&mut bench), (Some(8.into()), Some(false.into())));
+    assert_eq!(bench.person.asked, [""; 0]);
+
+    let uv = token_using_uv(&platform);
+    bench.refuses_if("6.5.5.7.3, declined", Declined::No, (COMMAND, &uv), Status::OperationDenied);
+    bench.refuses_if("6.5.5.7.3, timed out", Declined::TimedOut, (COMMAND, &uv), Status::UserActionTimeout);
+    bench.person.pin = WRONG;
+    bench.refuses("6.5.5.7.3, wrong", COMMAND, &uv, Status::UvInvalid);
+    bench.refuses("6.5.5.7.3, wrong", COMMAND, &uv, Status::UvInvalid);
+    bench.refuses("6.5.5.7.3, no more", COMMAND, &uv, Status::UvBlocked);
+    let retries = bench.ok(COMMAND, &map([(2.into(), 7.into())]));
+    assert_eq!(member(&retries, 5), Some(&0.into()));
+}
+
+#[test]
+fn three_wrong_pins_in_a_row_block_until_the_next_start_and_eight_for_good() {
+    let mut bench = Bench::new();
+    let wrong = |bench: &mut Bench, status| {
+        let platform = bench.platform(2);
+        bench.refuses("6.5.5.7.2", COMMAND, &token_using_pin(&platform, WRONG), status);
+    };
+    for start in 0..2 {
+        wrong(&mut bench, Status::PinInvalid);
+        wrong(&mut bench, Status::PinInvalid);
+        wrong(&mut bench, Status::PinAuthBlocked);
+        let platform = bench.platform(2);
+        for request in
+            [token_using_pin(&platform, PIN), pin_token(&platform, PIN), change_pin(&platform, PIN, WRONG)]
+        {
+            bench.refuses("even the right one", COMMAND, &request, Status::PinAuthBlocked);
+        }
+        assert_eq!(retries(&mut bench), (Some((5 - 3 * start).into()), Some(true.into())));
+        bench.restart();
+    }
+    wrong(&mut bench, Status::PinInvalid);
+    wrong(&mut bench, Status::PinBlocked);
+    let platform = bench.platform(2);
+    for request in [token_using_pin(&platform, PIN), change_pin(&platform, PIN, WRONG)] {
+        bench.refuses("6.5.5.6 step 4, none left", COMMAND, &request, Status::PinBlocked);
+    }
+    bench.restart();
+    let platform = bench.platform(2);
+    bench.refuses("nor after a start", COMMAND, &token_using_pin(&platform, PIN), Status::PinBlocked);
+    assert_eq!(retries(&mut bench), (Some(0.into()), Some(false.into())));
+}
+
+#[test]
+fn without_a_vault_there_is_no_pin() {
+    let mut bench = Bench::without_vault();
+    let platform = bench.platform(2);
+    for request in
+        [token_using_pin(&platform, PIN), pin_token(&platform, PIN), change_pin(&platform, PIN, WRONG)]
+    {
+        bench.refuses("no PIN", COMMAND, &request, Status::PinNotSet);
+    }
+    bench.refuses("6.5.5.7.3", COMMAND, &token_using_uv(&platform), Status::NotAllowed);
+    assert_eq!(retries(&mut bench), (Some(8.into()), Some(false.into())));
+}
+
+#[test]
+fn a_token_from_our_own_prompt_vouches_for_presence_once_and_not_at_a_registration() {
+    let mut bench = Bench::new();
+    bench.ok(0x01, &with(&super::make_credential::request(), 7, super::options("rk", true)));
+    let platform = bench.platform(2);
+    let token = |bench: &mut Bench, permissions: u8| {
+        let reply = bench.ok(COMMAND, &with(&token_using_uv(&platform), 9, Value::from(permissions)));
+        platform.decrypt(member(&reply, 2).unwrap().as_bytes().unwrap())
+    };
+    let proof = |key: &[u8]| authenticate(2, key, &super::make_credential::CLIENT_DATA);
+
+    let key = token(&mut bench, 2);
+    bench.person.asked.clear();
+    bench.ok(0x02, &with(&with(&get_assertion::request(), 6, proof(&key)), 7, Value::from(2)));
+    assert_eq!(bench.person.asked, [""; 0]);
+
+    let key = token(&mut bench, 2);
+    bench.now += std::time::Duration::from_secs(29);
+    bench.ok(
+        0x02,
+        &with(
+            &with(&with(&get_assertion::request(), 6, proof(&key)), 7, Value::from(2)),
+            5,
+            super::options("up", false),
+        ),
+    );
+    bench.now += std::time::Duration::from_secs(1);
+    bench.person.asked.clear();
+    bench.ok(0x02, &with(&with(&get_assertion::request(), 6, proof(&key)), 7, Value::from(2)));
+    assert_eq!(bench.person.asked.len(), 1, "after 30 seconds, or once spent, the person is asked again");
+
+    let key = token(&mut bench, 1);
+    bench.person.asked.clear();
+    bench.ok(0x01, &with(&with(&super::make_credential::request(), 8, proof(&key)), 9, Value::from(2)));
+    assert!(bench.person.asked[0].starts_with("confirm Create"), "{:?}", bench.person.asked);
+}

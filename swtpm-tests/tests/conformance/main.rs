@@ -1,0 +1,290 @@
+//! Every numbered step of CTAP 2.2 §6 that can refuse, as far as this authenticator has the command, is reached by a case that
+//! names it. The authenticator runs in this process, over a vault in swtpm, with a person who does as the case says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::pedantic
+)]
+
+mod client_pin;
+mod credential_management;
+mod get_assertion;
+mod make_credential;
+mod messages;
+mod platform;
+
+use std::{path::PathBuf, time::Duration};
+
+use ciborium::Value;
+use ctap::{Ask, Authenticator, Declined, Env, Person, Status, Vaults};
+use platform::Platform;
+use swtpm_tests::{PIN, TestTpm, pin, rng};
+use tempfile::TempDir;
+use tpm_backend::Tpm;
+use vault_core::{
+    OpenError, TriesLeft, Vault, VaultError,
+    container::{Account, Container},
+    keystore::{KeyStoreError, TpmKind},
+    pin::{Pin, PinMaterial, PinPolicy},
+    webauthn::UserPresent,
+};
+
+const WRONG: &str = "739184205";
+
+/// A map of a request.
+fn map<const N: usize>(members: [(Value, Value); N]) -> Value {
+    Value::Map(members.to_vec())
+}
+
+/// A member of a map that has integers for keys.
+fn member(map: &Value, key: i64) -> Option<&Value> {
+    map.as_map()?.iter().find(|(k, _)| *k == key.into()).map(|(_, value)| value)
+}
+
+/// The request with a member put in or taken out, in canonical order.
+fn with(request: &Value, key: i64, value: impl Into<Option<Value>>) -> Value {
+    let mut members: Vec<_> = request.as_map().unwrap().clone();
+    members.retain(|(k, _)| *k != key.into());
+    members.extend(value.into().map(|value| (key.into(), value)));
+    members.sort_by_key(|(key, _)| encoded(key));
+    Value::Map(members)
+}
+
+fn encoded(value: &Value) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(value, &mut bytes).unwrap();
+    bytes
+}
+
+fn options(name: &str, value: bool) -> Value {
+    map([(name.into(), value.into())])
+}
+
+fn descriptor(id: &[u8]) -> Value {
+    map([("id".into(), Value::Bytes(id.to_vec())), ("type".into(), "public-key".into())])
+}
+
+/// The one vault of a folder.
+struct Folder {
+    dir: PathBuf,
+    tpm: Tpm,
+}
+
+impl Vaults for Folder {
+    fn exist(&self) -> bool {
+        Container::exists(&self.dir).unwrap()
+    }
+
+    fn open(&mut self) -> Result<Vault<'_>, OpenError> {
+        Vault::open(&self.dir, &mut self.tpm)
+    }
+
+    fn set_up(&mut self, pin: &PinMaterial) -> Result<(), VaultError> {
+        vault_core::setup(&self.dir, &mut self.tpm, pin, &mut rng())
+    }
+
+    fn wipe(&mut self) -> Result<(), VaultError> {
+        vault_core::wipe(&self.dir, &mut self.tpm).map(drop)
+    }
+
+    fn kind(&mut self) -> Result<TpmKind, KeyStoreError> {
+        Ok(TpmKind::Software)
+    }
+}
+
+/// A person who does as told.
+struct Told {
+    answer: Result<(), Declined>,
+    pin: &'static str,
+    choice: usize,
+    asked: Vec<String>,
+}
+
+impl Person for Told {
+    fn confirm(&mut self, ask: &Ask<'_>) -> Result<UserPresent, Declined> {
+        self.asked.push(format!("confirm {ask:?}"));
+        self.answer.map(|()| UserPresent::confirmed())
+    }
+
+    fn choose(&mut self, accounts: &[&Account]) -> Result<(usize, UserPresent), Declined> {
+        self.asked.push(format!("choose among {}", accounts.len()));
+        self.answer.map(|()| (self.choice, UserPresent::confirmed()))
+    }
+
+    fn pin(&mut self, ask: &Ask<'_>, _: Option<TriesLeft>) -> Result<(Pin, UserPresent), Declined> {
+        self.asked.push(format!("PIN {ask:?}"));
+        self.answer.map(|()| (Pin::new(self.pin).unwrap(), UserPresent::confirmed()))
+    }
+}
+
+struct Bench {
+    authenticator: Authenticator,
+    vault: Folder,
+    person: Told,
+    now: Duration,
+    // Last: the vault lies in them.
+    _tpm: TestTpm,
+    _home: TempDir,
+}
+
+impl Bench {
+    fn without_vault() -> Self {
+        let (tpm, home) = (TestTpm::start().unwrap(), tempfile::tempdir().unwrap());
+        Self {
+            authenticator: Authenticator::new(PinPolicy::default(), &mut rng()),
+            vault: Folder { dir: home.path().join("vault"), tpm: tpm.key_store() },
+            person: Told { answer: Ok(()), pin: PIN, choice: 0, asked: Vec::new() },
+            now: Duration::from_secs(1000),
+            _tpm: tpm,
+            _home: home,
+        }
+    }
+
+    fn new() -> Self {
+        let mut bench = Self::without_vault();
+        bench.vault.set_up(&pin(PIN)).unwrap();
+        bench
+    }
+
+    fn raw(&mut self, request: &[u8]) -> Vec<u8> {
+        let mut rng = rng();
+        self.authenticator.answer(
+            request,
+            &mut Env {
+                vaults: &mut self.vault,
+                person: &mut self.person,
+                rng: &mut rng,
+                now: self.now,
+                unix_time: 1_700_000_000,
+                report: &|error| println!("reported: {error:?}"),
+            },
+        )
+    }
+
+    fn call(&mut self, command: u8, parameters: &Value) -> (u8, Value) {
+        let reply = self.raw(&[&[command][..], &encoded(parameters)].concat());
+        let (status, data) = reply.split_first().unwrap();
+        let value = if data.is_empty() { Value::Null } else { ciborium::from_reader(data).unwrap() };
+        assert_eq!(encoded(&value).as_slice(), if data.is_empty() { &[0xf6] } else { data });
+        is_in_order(&value);
+        (*status, value)
+    }
+
+    fn ok(&mut self, command: u8, parameters: &Value) -> Value {
+        let (status, value) = self.call(command, parameters);
+        assert_eq!(status, 0, "{parameters:?}");
+        value
+    }
+
+    /// The case's step is refused so.
+    fn refuses(&mut self, step: &str, command: u8, parameters: &Value, status: Status) {
+        assert_eq!(
+            self.call(command, parameters),
+            (status.code(), Value::Null),
+            "step {step}: {parameters:?}"
+        );
+    }
+
+    /// The same, with a person who answers so.
+    fn refuses_if(&mut self, step: &str, answer: Declined, request: (u8, &Value), status: Status) {
+        self.person.answer = Err(answer);
+        self.refuses(step, request.0, request.1, status);
+        self.person.answer = Ok(());
+    }
+
+    fn restart(&mut self) {
+        self.authenticator = Authenticator::new(PinPolicy::default(), &mut rng());
+    }
+
+    fn vault_accounts(&mut self) -> usize {
+        self.vault.open().unwrap().accounts().unwrap().len()
+    }
+
+    fn change_pin_at_the_terminal(&mut self, new: &str) {
+        self.vault.open().unwrap().unlock(&pin(PIN)).unwrap().change_pin(&pin(new)).unwrap();
+    }
+
+    fn platform(&mut self, protocol: u8) -> Platform {
+        let reply = self.ok(0x06, &map([(1.into(), protocol.into()), (2.into(), 2.into())]));
+        Platform::agree(protocol, member(&reply, 1).unwrap())
+    }
+
+    /// A token for the PIN, with permissions (§6.5.5.7.2).
+    fn token(&mut self, protocol: u8, permissions: u8, rp_id: Option<&str>) -> Token {
+        let platform = self.platform(protocol);
+        let request = map([
+            (1.into(), protocol.into()),
+            (2.into(), 9.into()),
+            (3.into(), platform.public.clone()),
+            (6.into(), platform.pin_hash(PIN)),
+            (9.into(), permissions.into()),
+        ]);
+        let reply = self.ok(0x06, &with(&request, 10, rp_id.map(Value::from)));
+        Token { protocol, key: platform.decrypt(member(&reply, 2).unwrap().as_bytes().unwrap()) }
+    }
+}
+
+struct Token {
+    protocol: u8,
+    key: Vec<u8>,
+}
+
+impl Token {
+    /// The request with `pinUvAuthParam` and `pinUvAuthProtocol`, whose keys these are.
+    fn prove(&self, request: &Value, (param, protocol): (i64, i64), message: &[u8]) -> Value {
+        let proof = platform::authenticate(self.protocol, &self.key, message);
+        with(&with(request, param, proof), protocol, Value::from(self.protocol))
+    }
+}
+
+/// CTAP2's canonical order: by major type, length, bytes (§8).
+fn is_in_order(value: &Value) {
+    match value {
+        Value::Array(items) => items.iter().for_each(is_in_order),
+        Value::Map(members) => {
+            let keys: Vec<_> = members.iter().map(|(key, _)| encoded(key)).collect();
+            let order = |key: &Vec<u8>| (key[0] >> 5, key.len(), key.clone());
+            assert!(keys.windows(2).all(|pair| order(&pair[0]) < order(&pair[1])), "{value:?}");
+            members.iter().for_each(|(_, value)| is_in_order(value));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn selection_is_the_persons_word() {
+    let mut bench = Bench::without_vault();
+    assert_eq!(bench.raw(&[0x0b]), [0]);
+    for (declined, status) in [
+        (Declined::No, Status::OperationDenied),
+        (Declined::TimedOut, Status::UserActionTimeout),
+        (Declined::Cancelled, Status::KeepaliveCancel),
+    ] {
+        bench.person.answer = Err(declined);
+        assert_eq!(bench.raw(&[0x0b]), [status.code()]);
+    }
+}
+
+#[test]
+fn reset_destroys_only_on_the_persons_word_and_then_tokens_too() {
+    let mut bench = Bench::new();
+    let token = bench.token(2, 0x04, None);
+    for (declined, status) in [
+        (Declined::No, Status::OperationDenied),
+        (Declined::TimedOut, Status::UserActionTimeout),
+        (Declined::Cancelled, Status::KeepaliveCancel),
+    ] {
+        bench.person.answer = Err(declined);
+        assert_eq!(bench.raw(&[0x07]), [status.code()]);
+        assert!(bench.vault.exist());
+    }
+    bench.person.answer = Ok(());
+    assert_eq!(bench.raw(&[0x07]), [0]);
+    assert!(!bench.vault.exist());
+    assert!(bench.person.asked.iter().all(|ask| ask == "confirm Reset { passkeys: Some(0) }"));
+    let request = token.prove(&map([(1.into(), 1.into())]), (4, 3), &[1]);
+    bench.refuses("6.8.2 step 3", 0x0a, &request, Status::PinAuthInvalid);
+}
