@@ -45,6 +45,7 @@ impl Attested {
 
 /// The public key as a `COSE_Key` (RFC 9052 §7) in CTAP2's canonical order.
 #[expect(clippy::expect_used, reason = "encoding to memory what was just built")]
+#[expect(clippy::missing_panics_doc, reason = "it never does")]
 #[must_use]
 pub fn cose_key(key: &PublicKey) -> Value {
     let point = key.to_sec1_point(false);
