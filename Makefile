@@ -12,7 +12,7 @@ build:
 
 demo:
 	@scripts/dependencies build demo
-	@$(CARGO) build --quiet -p passhold -p demo
+	@$(CARGO) build --quiet -p passhold -p daemon -p demo
 	@target/debug/demo
 
 test:

@@ -47,10 +47,13 @@ impl Program {
     }
 }
 
-/// `target/debug` or `target/release`: tests lie in its `deps`.
+/// `target/debug` or `target/release`: programs lie there, tests in its `deps`.
 fn target_dir() -> PathBuf {
-    let test = env::current_exe().expect("the test's own path");
-    test.ancestors().nth(2).expect("a folder above deps").to_owned()
+    let this = env::current_exe().expect("our own path");
+    let folder = this.parent().expect("a folder");
+    let folder =
+        if folder.ends_with("deps") { folder.parent().expect("a folder above deps") } else { folder };
+    folder.to_owned()
 }
 
 /// The `passhold` binary with a home folder and a TPM of its own.

@@ -1,14 +1,20 @@
-//! Passhold's story: the real `passhold` on an embedded software TPM, and a relying party's own library
+//! Passhold's story: the real `passhold` and `passholdd` on an embedded software TPM, with a relying party's own library
 //! that judges what comes out. Leaves nothing behind.
 
 mod passhold;
 
-use std::{error::Error, fs, path::Path, process::ExitCode};
+use std::{
+    error::Error,
+    fs,
+    path::Path,
+    process::{Command, ExitCode},
+    time::Instant,
+};
 
 use passhold::{Passhold, Ran};
 use relying_party::RelyingParty;
 use serde_json::Value;
-use swtpm_tests::{TestTpm, proxy::Proxy};
+use swtpm_tests::{Device, TestTpm, proxy::Proxy};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -78,11 +84,48 @@ fn tell() -> Result<()> {
     say(&format!("   The copy and the right PIN: {}", dead.refused_with(9)?));
     report(&dead);
 
+    say(
+        "\n7. The device: passholdd shows what browsers and OpenSSH see as a security key. The vault is gone, so it has no PIN.",
+    );
+    passhold.run(&["wipe", "--yes"], &[])?;
+    device(&vault, &proxy, folder.path())?;
+
     drop(proxy);
     drop(tpm);
     folder.close()?;
     say("\nThat was all. Nothing is left behind: the TPM, its state and the vault were temporary.");
     Ok(())
+}
+
+/// A program that somebody else's library does the work of. Setting a PIN makes the vault.
+fn device(vault: &Path, proxy: &Proxy, folder: &Path) -> Result<()> {
+    let program = folder.join("device");
+    build_with_libfido2(&program)?;
+    let device = Device::start(vault, &proxy.tcti(), PIN);
+    proxy.clear_record();
+    let started = Instant::now();
+    let output = Command::new(&program).arg(device.socket()).arg(PIN).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    }
+    say("   libfido2 sets one, which makes a new vault; registers; signs in; and verifies both.");
+    say(&format!("   {} ms, {} TPM commands", started.elapsed().as_millis(), proxy.codes().len()));
+    device.stop();
+    Ok(())
+}
+
+fn build_with_libfido2(program: &Path) -> Result<()> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let flags = Command::new("pkg-config").args(["--cflags", "--libs", "libfido2"]).output()?;
+    let built = Command::new("cc")
+        .arg("-I")
+        .arg(here.join("../../swtpm-tests/clients"))
+        .arg("-o")
+        .arg(program)
+        .arg(here.join("device.c"))
+        .args(String::from_utf8(flags.stdout)?.split_whitespace())
+        .status()?;
+    if built.success() { Ok(()) } else { Err("device.c does not compile; is libfido2-dev there?".into()) }
 }
 
 fn sign_in(
