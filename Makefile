@@ -4,7 +4,7 @@
 CARGO ?= cargo
 VERIFIERS := target/verifiers
 
-.PHONY: build demo test lab torture bench lint audit tools
+.PHONY: build demo test lab fuzz torture bench lint audit tools
 
 build:
 	@scripts/dependencies build
@@ -21,6 +21,7 @@ test:
 	swtpm-tests/verifiers/install.sh $(VERIFIERS)
 	$(CARGO) build --workspace --bins
 	PASSHOLD_VERIFIERS=$(CURDIR)/$(VERIFIERS) $(CARGO) test --workspace
+	$(MAKE) fuzz FUZZ_SECONDS=30
 
 # The part of `make test` that runs in a guest with a real kernel.
 lab:
@@ -28,12 +29,35 @@ lab:
 	$(CARGO) build --workspace --bins
 	PASSHOLD_LAB=required $(CARGO) test -p swtpm-tests --test guest
 
+# libFuzzer on every parser, each for so long. What sanitizers need of a nightly compiler is left out. A finding is put beside
+# the corpus and ends it.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS := hid ctap webauthn_json account
+HOST := x86_64-unknown-linux-gnu
+COVERAGE := --cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
+FUZZ := target/fuzz
+
+fuzz:
+	@scripts/dependencies build fuzz
+	RUSTFLAGS="$(COVERAGE)" $(CARGO) build --release --locked --manifest-path fuzz/Cargo.toml --target $(HOST) --target-dir $(FUZZ)
+	@set -e; for target in $(FUZZ_TARGETS); do \
+		mkdir -p $(FUZZ)/corpus/$$target; \
+		echo "fuzzing $$target for $(FUZZ_SECONDS) seconds"; \
+		$(FUZZ)/$(HOST)/release/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 \
+			-artifact_prefix=$(FUZZ)/$$target- $(FUZZ)/corpus/$$target fuzz/corpus/$$target 2>$(FUZZ)/$$target.log \
+			|| { tail -n 40 $(FUZZ)/$$target.log; exit 1; }; \
+		grep number_of_executed_units $(FUZZ)/$$target.log; \
+	done
+
 # The numbers of docs/threat-model.md; takes hours.
 torture:
 	@scripts/dependencies build demo test
 	swtpm-tests/verifiers/install.sh $(VERIFIERS)
 	$(CARGO) build --release --workspace --bins
 	PASSHOLD_TORTURE=1 PASSHOLD_VERIFIERS=$(CURDIR)/$(VERIFIERS) $(CARGO) test --release --workspace -- --nocapture
+	$(MAKE) fuzz
 
 bench:
 	@scripts/dependencies build demo
@@ -42,6 +66,7 @@ bench:
 lint: tools
 	@scripts/dependencies build
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	$(CARGO) deny --workspace check bans licenses sources
