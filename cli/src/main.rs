@@ -18,7 +18,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    tpm_backend::prepare_process();
+    let prepared = tpm_backend::prepare_process();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(e) if e.use_stderr() && std::env::args_os().any(|arg| arg == "--json") => {
@@ -28,20 +28,12 @@ fn main() -> ExitCode {
         Err(e) => e.exit(),
     };
     let json = args.global.json;
-    match harden()
+    match prepared
+        .map_err(|e| Failure::unexpected("cannot turn core dumps off", e))
         .and_then(|()| App::new(args.global))
         .and_then(|mut app| commands::run(&mut app, args.command))
     {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(json),
     }
-}
-
-/// No core dumps, and no ptrace by other processes of the same user: the PIN passes through this memory.
-fn harden() -> Result<(), Failure> {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    setrlimit(Resource::Core, none)
-        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
-        .map_err(|e| Failure::unexpected("cannot turn core dumps off", e))
 }

@@ -10,6 +10,8 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 pub(crate) enum Failure {
     #[error("--min-pin-length is not between 4 and 63")]
     MinPinLength,
+    #[error("core dumps cannot be turned off")]
+    Exposed(#[source] io::Error),
     #[error("the TPM's address cannot be understood; for a software TPM of this vault's own: --tpm swtpm")]
     Address(#[source] AddressError),
     #[error("the private software TPM does not start; if another passhold runs it, end that first")]

@@ -12,7 +12,10 @@ use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 
-use crate::{args::Args, failure::Result};
+use crate::{
+    args::Args,
+    failure::{Failure, Result},
+};
 
 fn main() -> ExitCode {
     match run() {
@@ -25,7 +28,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    tpm_backend::prepare_process();
+    tpm_backend::prepare_process().map_err(Failure::Exposed)?;
     let args = Args::parse();
     let vaults = vaults::DirVault::open(&args)?;
     let prompt = prompt::Prompt::new(&args, &vaults)?;

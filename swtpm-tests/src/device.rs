@@ -33,12 +33,29 @@ impl Device {
         let home = tempfile::tempdir().expect("a temporary folder");
         let pin_file = home.path().join("pin");
         fs::write(&pin_file, format!("{pin}\n")).expect("a file of ours");
-        let daemon = Command::new(Program::Passholdd.path())
-            .args(["--prompt", "auto", "--pin-fd", "0", "--tpm", tpm, "--hid"])
+        let mut daemon = Command::new(Program::Passholdd.path());
+        daemon.args(["--prompt", "auto", "--pin-fd", "0"]);
+        daemon.stdin(Stdio::from(File::open(&pin_file).expect("just written")));
+        Self::run(daemon, home, vault, tpm)
+    }
+
+    /// The same, asking through the `pinentry` in `programs`.
+    ///
+    /// # Panics
+    /// If the daemon does not come up.
+    #[must_use]
+    pub fn with_pinentry(vault: &Path, tpm: &str, programs: &Path) -> Self {
+        let mut daemon = Command::new(Program::Passholdd.path());
+        daemon.env("PATH", programs).stderr(Stdio::null());
+        Self::run(daemon, tempfile::tempdir().expect("a temporary folder"), vault, tpm)
+    }
+
+    fn run(mut daemon: Command, home: TempDir, vault: &Path, tpm: &str) -> Self {
+        let daemon = daemon
+            .args(["--tpm", tpm, "--hid"])
             .arg(format!("seqpacket:{}", home.path().join("hid").display()))
             .arg("--vault")
             .arg(vault)
-            .stdin(Stdio::from(File::open(&pin_file).expect("just written")))
             .spawn()
             .expect("passholdd starts");
         let mut device = Self { daemon, home };
@@ -51,6 +68,12 @@ impl Device {
             thread::sleep(Duration::from_millis(10));
         }
         device
+    }
+
+    /// The daemon's process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.daemon.id()
     }
 
     /// Where reports go.

@@ -91,7 +91,11 @@ impl HidClient {
     }
 
     /// The next message on this channel.
-    fn receive(&self) -> (u8, Vec<u8>) {
+    ///
+    /// # Panics
+    /// If it is none, or the device is gone.
+    #[must_use]
+    pub fn receive(&self) -> (u8, Vec<u8>) {
         let first = self.next_packet();
         let length = usize::from(u16::from_be_bytes([first[5], first[6]]));
         let mut data = first[7..].to_vec();

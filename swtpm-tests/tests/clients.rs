@@ -10,6 +10,8 @@
 )]
 
 use std::{
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -65,6 +67,23 @@ fn python_fido2_goes_through_both_pin_protocols_and_all_kinds_of_tokens() {
     let mut python = Command::new(installed().join("venv/bin/python"));
     python.arg(clients().join("python_fido2.py"));
     scenario(python, 56);
+}
+
+#[test]
+fn the_daemon_leaves_no_core_and_shows_its_memory_to_nobody() {
+    let tpm = TestTpm::start().unwrap();
+    let passhold = Passhold::new(&tpm.tcti());
+    let device = Device::start(&passhold.vault(), &tpm.tcti(), PIN);
+    let proc = Path::new("/proc").join(device.pid().to_string());
+    let limits = fs::read_to_string(proc.join("limits")).unwrap();
+    let core: Vec<_> =
+        limits.lines().find(|l| l.starts_with("Max core")).unwrap().split_whitespace().collect();
+    assert_eq!(core[4..6], ["0", "0"], "{limits}");
+    // The kernel gives these files of a process that may not be dumped to root, whoever runs it.
+    let environ = fs::metadata(proc.join("environ")).unwrap();
+    assert_eq!((environ.uid(), environ.mode() & 0o077), (0, 0));
+    let command = fs::read(proc.join("cmdline")).unwrap();
+    assert!(!command.windows(PIN.len()).any(|w| w == PIN.as_bytes()));
 }
 
 /// The device's own client, with the prompt that types the PIN.

@@ -21,5 +21,5 @@ mod tpm;
 mod unlocked;
 
 pub use address::{Address, AddressError};
-pub use raw::prepare_process;
+pub use raw::{prepare_libtss2, prepare_process};
 pub use tpm::Tpm;

@@ -37,11 +37,19 @@ use crate::{
     srk,
 };
 
-/// Makes libtss2 fit for a program that handles a PIN: no messages of its own on stderr, and nothing readable in what
-/// it frees. It does not wipe its copies of authValues and decrypted parameters, so glibc is told to overwrite what is
+/// Makes a program fit to handle a PIN: no core dumps, no ptrace by other processes of the same user, and what
+/// [`prepare_libtss2`] does. Call it first thing in `main`.
+pub fn prepare_process() -> std::io::Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    prepare_libtss2();
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
+/// Makes libtss2 fit for it: no messages of its own on stderr, and nothing readable in what it frees. It does not wipe its copies of authValues and decrypted parameters, so glibc is told to overwrite what is
 /// freed: blocks over about 1 KiB, such as libtss2 keeps objects, sessions and buffers in. Smaller ones go through a cache
 /// that glibc leaves alone. Call it first thing in `main`.
-pub fn prepare_process() {
+pub fn prepare_libtss2() {
     // SAFETY: no pointers; this only changes what `free` does from now on. It fails for unknown options alone.
     #[cfg(target_env = "gnu")]
     unsafe {

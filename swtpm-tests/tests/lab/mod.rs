@@ -111,7 +111,7 @@ impl Lab {
     /// No vault yet.
     pub(crate) fn empty() -> Self {
         static SILENCE: Once = Once::new();
-        SILENCE.call_once(tpm_backend::prepare_process);
+        SILENCE.call_once(tpm_backend::prepare_libtss2);
         let tpm = TestTpm::start().unwrap();
         let limits = ["--setup-parameters", "--max-tries=1000000", "--recovery-time=1000000"];
         assert!(tpm.tool("tpm2_dictionarylockout", &limits).unwrap().status.success());

@@ -1,0 +1,243 @@
+//! What passholdd asks through pinentry, and what it makes of every way in which that can end.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::pedantic
+)]
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use ciborium::Value;
+use swtpm_tests::{Device, HidClient, PIN, Passhold, TestTpm, creation_options};
+use tempfile::TempDir;
+
+/// CTAP 2.2 §8.2.
+const OK: u8 = 0;
+const OPERATION_DENIED: u8 = 0x27;
+const KEEPALIVE_CANCEL: u8 = 0x2d;
+const USER_ACTION_TIMEOUT: u8 = 0x2f;
+
+/// A pinentry that does at each question what the next line of a file says, and notes what it was told.
+const PINENTRY: &str = r#"#!/bin/sh
+PATH=/usr/bin:/bin
+cd HOME || exit
+echo $$ >>pids
+echo "OK Pleased to meet you"
+while read -r line; do
+    echo "$line" >>told
+    case $line in
+    GETPIN | CONFIRM)
+        head -n 1 script >doing
+        sed -i 1d script
+        sh doing
+        ;;
+    *) echo OK ;;
+    esac
+done
+"#;
+
+struct Desk {
+    programs: TempDir,
+    passhold: Passhold,
+    device: Device,
+    client: HidClient,
+    // Last: the others use it.
+    _tpm: TestTpm,
+}
+
+fn map(members: Vec<(Value, Value)>) -> Value {
+    Value::Map(members)
+}
+
+impl Desk {
+    fn new() -> Self {
+        let tpm = TestTpm::start().unwrap();
+        let passhold = Passhold::with_vault(&tpm);
+        let programs = tempfile::tempdir().unwrap();
+        let home = programs.path().display().to_string();
+        let pinentry = programs.path().join("pinentry");
+        fs::write(&pinentry, PINENTRY.replace("HOME", &home)).unwrap();
+        fs::set_permissions(&pinentry, fs::Permissions::from_mode(0o755)).unwrap();
+        let device = Device::with_pinentry(&passhold.vault(), &tpm.tcti(), programs.path());
+        let client = HidClient::connect(&device.socket());
+        Self { programs, passhold, device, client, _tpm: tpm }
+    }
+
+    /// Each line answers one question.
+    fn person(&self, script: &[&str]) {
+        fs::write(self.programs.path().join("script"), script.join("\n") + "\n").unwrap();
+        fs::write(self.programs.path().join("told"), "").unwrap();
+    }
+
+    /// What pinentry was told since.
+    fn told(&self) -> String {
+        fs::read_to_string(self.programs.path().join("told")).unwrap()
+    }
+
+    fn enroll(&self, user: &str) {
+        let enroll = self.passhold.call(["enroll", "--origin", "https://example.org"]).pin(PIN);
+        enroll.options(&creation_options("example.org", user, "none")).run().expect_code(0);
+    }
+
+    fn make_request() -> Vec<u8> {
+        let parameters = map(vec![
+            (1.into(), Value::Bytes(vec![7; 32])),
+            (2.into(), map(vec![("id".into(), "example.org".into())])),
+            (3.into(), map(vec![("id".into(), Value::Bytes(vec![1])), ("name".into(), "bob\n100%".into())])),
+            (
+                4.into(),
+                Value::Array(vec![map(vec![
+                    ("alg".into(), (-7).into()),
+                    ("type".into(), "public-key".into()),
+                ])]),
+            ),
+        ]);
+        let mut request = vec![0x01];
+        ciborium::into_writer(&parameters, &mut request).unwrap();
+        request
+    }
+
+    fn make(&self) -> u8 {
+        self.client.call(0x10, &Self::make_request()).1[0]
+    }
+
+    fn sign_in(&self) -> (u8, Value) {
+        let parameters = map(vec![(1.into(), "example.org".into()), (2.into(), Value::Bytes(vec![7; 32]))]);
+        self.client.ctap(0x02, &parameters)
+    }
+
+    fn passkeys(&self) -> usize {
+        let listed = self.passhold.call(["--json", "list"]).run().expect_code(0).json();
+        listed.as_array().unwrap().len()
+    }
+}
+
+#[test]
+fn the_prompt_names_site_and_account_and_the_pin_typed_there_is_consent() {
+    let desk = Desk::new();
+    desk.person(&[&format!("echo 'D {PIN}'; echo OK")]);
+    assert_eq!(desk.make(), OK);
+    let told = desk.told();
+    // What would rewrite the line is replaced, and what Assuan would unescape is escaped.
+    assert!(told.contains("SETDESC Create a passkey for bob\u{fffd}100%25 at example.org?\n"), "{told}");
+    assert!(told.contains("SETPROMPT PIN:\n") && told.contains("SETTIMEOUT 60\n"), "{told}");
+    assert!(!told.contains("SETERROR"), "{told}");
+    assert_eq!(desk.passkeys(), 1);
+}
+
+#[test]
+fn a_prompt_that_does_not_end_well_is_a_refusal() {
+    let desk = Desk::new();
+    for (how, status) in [
+        ("echo 'ERR 83886179 Operation cancelled <Pinentry>'", OPERATION_DENIED),
+        ("echo 'ERR 83886194 Not confirmed <Pinentry>'", OPERATION_DENIED),
+        ("echo 'ERR 83886142 Timeout <Pinentry>'", USER_ACTION_TIMEOUT),
+        ("echo ERR", OPERATION_DENIED),
+        ("kill $PPID", OPERATION_DENIED),
+        ("kill -9 $PPID", OPERATION_DENIED),
+        ("printf 'D 49'; kill -9 $PPID", OPERATION_DENIED),
+        ("echo 'D '; echo OK", OPERATION_DENIED),
+        ("echo OK", OPERATION_DENIED),
+        ("printf 'D \\377\\376\\n'; echo OK", OPERATION_DENIED),
+        ("head -c 5000 /dev/zero | tr '\\0' x; echo; echo OK", OPERATION_DENIED),
+    ] {
+        desk.person(&[how]);
+        assert_eq!(desk.make(), status, "{how}");
+    }
+    assert_eq!(desk.passkeys(), 0);
+    // None of them was a try.
+    let status = desk.passhold.call(["--json", "status"]).run().expect_code(0).json();
+    assert_eq!(status["triesLeft"], 8, "{status}");
+}
+
+#[test]
+fn without_a_pinentry_everything_is_refused() {
+    let desk = Desk::new();
+    fs::remove_file(desk.programs.path().join("pinentry")).unwrap();
+    assert_eq!(desk.make(), OPERATION_DENIED);
+    assert_eq!(desk.client.call(0x10, &[0x0b]).1, [OPERATION_DENIED]);
+    assert_eq!(desk.passkeys(), 0);
+}
+
+#[test]
+fn a_wrong_pin_is_asked_for_again_with_what_is_left() {
+    let desk = Desk::new();
+    desk.person(&["echo 'D 739184'; echo OK", &format!("echo 'D {PIN}'; echo OK")]);
+    assert_eq!(desk.make(), OK);
+    assert!(desk.told().contains("SETERROR 7 tries left\n"), "{}", desk.told());
+}
+
+#[test]
+fn of_several_passkeys_one_after_the_other_is_offered() {
+    let desk = Desk::new();
+    desk.enroll("alice");
+    desk.enroll("bob");
+    let pin = format!("echo 'D {PIN}'; echo OK");
+    let not_this = "echo 'ERR 83886194 Not confirmed <Pinentry>'";
+    desk.person(&[not_this, "echo OK", &pin]);
+    let (status, answer) = desk.sign_in();
+    assert_eq!(status, OK);
+    let chosen =
+        answer.as_map().unwrap().iter().any(|(key, value)| *key == 6.into() && *value == true.into());
+    assert!(chosen, "{answer:?}");
+    let asked: Vec<_> =
+        desk.told().lines().filter_map(|l| l.strip_prefix("SETDESC ")).map(str::to_owned).collect();
+    let (alice, bob) = ("Sign in to example.org as alice?", "Sign in to example.org as bob?");
+    assert_eq!(asked, [bob, alice, alice]);
+    desk.person(&[not_this, not_this]);
+    assert_eq!(desk.sign_in().0, OPERATION_DENIED);
+}
+
+#[test]
+fn a_pin_with_escapes_is_read_as_it_was_typed() {
+    let tpm_pin = "10%0A\u{fc}%41z";
+    let desk = Desk::new();
+    desk.passhold.call(["pin", "change"]).pin(&format!("{PIN}\n{tpm_pin}")).run().expect_code(0);
+    desk.person(&["echo 'D 10%250A\u{fc}%2541z'; echo OK"]);
+    assert_eq!(desk.make(), OK);
+}
+
+#[test]
+fn cancel_ends_a_prompt_at_once_and_meanwhile_there_are_keepalives_and_no_second_prompt() {
+    let desk = Desk::new();
+    desk.person(&["exec sleep 100"]);
+    desk.client.send(0x10, &Desk::make_request());
+    let mut keepalives = 0;
+    while keepalives < 5 {
+        let (command, status) = desk.client.receive();
+        assert_eq!(command, 0x3b);
+        // 1: the TPM works; 2: the person thinks.
+        keepalives += usize::from(status == [2]);
+    }
+    let other = HidClient::connect(&desk.device.socket());
+    assert_eq!(other.call(0x10, &Desk::make_request()), (0x3f, vec![0x06]), "the channel is busy");
+    // Nobody else can take it back.
+    other.send(0x11, &[]);
+    assert_eq!(other.call(0x10, &[0x04]), (0x3f, vec![0x06]));
+    let cancelled = Instant::now();
+    desk.client.send(0x11, &[]);
+    let answer = loop {
+        let (command, data) = desk.client.receive();
+        if command != 0x3b {
+            break (command, data);
+        }
+    };
+    assert_eq!(answer, (0x10, vec![KEEPALIVE_CANCEL]));
+    assert!(cancelled.elapsed() < Duration::from_secs(10), "long before the prompt would have ended");
+    let pids = fs::read_to_string(desk.programs.path().join("pids")).unwrap();
+    let alive = Command::new("kill").arg("-0").args(pids.split_whitespace()).status().unwrap();
+    assert!(!alive.success(), "the prompt is gone");
+    assert_eq!(desk.told().matches("GETPIN").count(), 1);
+    // And the next one is asked anew.
+    desk.person(&[&format!("echo 'D {PIN}'; echo OK")]);
+    assert_eq!(desk.make(), OK);
+    assert_eq!(desk.passkeys(), 1);
+}
