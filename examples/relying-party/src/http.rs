@@ -7,17 +7,22 @@ use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{FinishError, RelyingParty, StartError};
 
-/// The endpoints `POST /{register,login}/{start,finish}[?user=NAME]`. Errors are 4xx with `{"error": "..."}`.
+/// A page with buttons for a browser.
+const PAGE: &str = include_str!("page.html");
+
+/// The endpoints `POST /{register,login}/{start,finish}[?user=NAME]`, and at `/` a page that uses them. Errors are 4xx with
+/// `{"error": "..."}`.
 pub fn router(rp: RelyingParty) -> Router {
     Router::new()
+        .route("/", get(async || Html(PAGE)))
         .route("/register/start", post(register_start))
         .route("/register/finish", post(register_finish))
         .route("/login/start", post(login_start))
@@ -41,6 +46,7 @@ async fn register_start(State(rp): State<Shared>, user: UserParam) -> Reply {
 async fn register_finish(State(rp): State<Shared>, user: UserParam, body: Body) -> Reply {
     let user = required_user(user)?;
     rp.lock().finish_registration(&user, &parse(body)?)?;
+    log("registered", &user);
     Ok(Json(json!({ "registered": user })))
 }
 
@@ -59,7 +65,13 @@ async fn login_finish(State(rp): State<Shared>, user: UserParam, body: Body) -> 
         Some(user) => rp.lock().finish_login(&user, &response).map(|()| user)?,
         None => rp.lock().finish_discoverable_login(&response)?,
     };
+    log("signed in", &user);
     Ok(Json(json!({ "signedIn": user })))
+}
+
+#[expect(clippy::print_stdout, reason = "the log of an example")]
+fn log(what: &str, user: &str) {
+    println!("{what}: {user:?}");
 }
 
 #[derive(Clone)]
