@@ -13,7 +13,7 @@ use tpm_backend::swtpm::SwtpmError;
 use vault_core::{
     CeremonyError, OpenError, TriesLeft, UnlockError, VaultError,
     container::ContainerError,
-    keystore::KeyStoreError,
+    keystore::{KeyStoreError, KeysGone},
     pin::PinRefused,
     webauthn::{OriginError, RequestError},
 };
@@ -235,7 +235,11 @@ impl From<KeyStoreError> for Failure {
                 "\"tpm2_getcap handles-nv-index\" shows what is there, \"tpm2_nvundefine\" removes what nobody needs.".into(),
             ),
             KeyStoreError::TooOld => new(Exit::NoTpm, "A TPM of specification 1.38 or later is needed.".into()),
-            KeyStoreError::KeysGone | KeyStoreError::Erased => new(
+            KeyStoreError::KeysGone(KeysGone::OtherTpm) => new(
+                Exit::KeysGone,
+                "Put the vault's own TPM back, or name it with --tpm. If it is lost, \"passhold wipe\" makes room for a new vault.".into(),
+            ),
+            KeyStoreError::KeysGone(_) | KeyStoreError::Erased => new(
                 Exit::KeysGone,
                 "These passkeys cannot be brought back. \"passhold wipe\" makes room for a new vault.".into(),
             ),

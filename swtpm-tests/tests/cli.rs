@@ -479,9 +479,22 @@ fn exit_9_keys_gone_in_another_tpm() {
         || desk.call(["list"]),
         9,
         "KeysGone",
-        "this TPM does not hold the vault's keys: it was cleared, or it is another TPM",
-        "These passkeys cannot be brought back. \"passhold wipe\" makes room for a new vault.",
+        "this TPM does not hold the vault's keys: it is not the one that made them",
+        "Put the vault's own TPM back, or name it with --tpm. If it is lost, \"passhold wipe\" makes room for a new vault.",
     );
+}
+
+#[test]
+fn exit_9_keys_gone_in_a_tpm_that_was_cleared() {
+    let desk = Desk::with_vault();
+    assert!(desk.tpm.tool("tpm2_clear", &[]).unwrap().status.success());
+    let gone = |message| {
+        let next = "These passkeys cannot be brought back. \"passhold wipe\" makes room for a new vault.";
+        refused(|| desk.call(["list"]), 9, "KeysGone", message, next);
+    };
+    gone("this TPM does not hold the vault's keys: it was cleared");
+    assert!(desk.tpm.tool("tpm2_changeauth", &["-c", "e", "secret"]).unwrap().status.success());
+    gone("this TPM does not hold the vault's keys: it was cleared, or it is another one");
 }
 
 #[test]

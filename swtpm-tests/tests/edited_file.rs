@@ -155,7 +155,7 @@ fn a_wipe_that_is_pending_stays_so_in_another_tpm() {
     wipe(desk.scene.dir(), &mut key_store(&proxy.tcti())).unwrap_err();
     let other = TestTpm::start().unwrap();
     let opened = try_open(desk.scene.dir(), &mut other.key_store()).map(drop).unwrap_err();
-    assert_eq!(kind_of(&opened), "KeysGone");
+    assert_eq!(kind_of(&opened), "KeysGone(OtherTpm");
     assert!(setup(desk.scene.dir(), &mut other.key_store(), &pin(PIN), &mut rng()).is_err());
     assert!(desk.file().exists());
     assert_eq!(desk.open_error(), "Wiped(SecretAndFile");

@@ -218,7 +218,7 @@ fn run(case: &Case, lab: &mut Lab, tally: &Mutex<Tally>) -> bool {
         if e.downcast_ref::<WrongSuccess>().is_some() {
             wrong.push(e.to_string());
         }
-        if let Some(KeyStoreError::KeysGone | KeyStoreError::Erased) = of_key_store(e.as_ref()) {
+        if let Some(KeyStoreError::KeysGone(_) | KeyStoreError::Erased) = of_key_store(e.as_ref()) {
             wrong.push("keys said to be gone without proof".to_owned());
         }
     }

@@ -265,7 +265,7 @@ fn a_private_blob_loads_under_no_other_parent_and_in_no_other_tpm() {
     // And that is how a vault's file says so.
     let mut elsewhere = TestTpm::key_store(&stranger.scene.tpm);
     let error = common::try_open(bench.scene.dir(), &mut elsewhere).err().unwrap();
-    assert!(matches!(error, OpenError::KeyStore(KeyStoreError::KeysGone)), "{error:?}");
+    assert!(matches!(error, OpenError::KeyStore(KeyStoreError::KeysGone(_))), "{error:?}");
     println!("objects: 6 loads of a blob elsewhere refused");
 }
 

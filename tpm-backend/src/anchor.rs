@@ -16,6 +16,8 @@ const MALFORMED_ANCHOR: KeyStoreError = KeyStoreError::Malformed { what: "the va
 /// Where a vault's objects are in the TPM, and what they must be.
 pub(crate) struct Place {
     pub(crate) srk_name: Name,
+    /// What the TPM's endorsement seed makes of a template; where it could not be had, nothing.
+    pub(crate) identity: Option<Name>,
     pub(crate) v: WrappedKey,
     pub(crate) pin: NvIndex,
     pub(crate) sec: NvIndex,
@@ -35,6 +37,7 @@ struct Stored {
     version: u8,
     #[serde(with = "serde_bytes")]
     srk_name: Vec<u8>,
+    identity: Option<serde_bytes::ByteBuf>,
     #[serde(with = "serde_bytes")]
     v: Vec<u8>,
     pin_index: u32,
@@ -46,10 +49,16 @@ struct Stored {
 struct StoredKey(#[serde(with = "serde_bytes")] Vec<u8>, #[serde(with = "serde_bytes")] Vec<u8>);
 
 impl Place {
-    pub(crate) fn new(srk_name: Name, v: WrappedKey, [pin, sec, key]: [u32; 3]) -> Result<Self> {
+    pub(crate) fn new(
+        srk_name: Name,
+        identity: Option<Name>,
+        v: WrappedKey,
+        [pin, sec, key]: [u32; 3],
+    ) -> Result<Self> {
         let policies = Policies::new(&object_name(&v.public)?, pin);
         Ok(Self {
             srk_name,
+            identity,
             v,
             pin: templates::nv_pin(pin, policies.pin),
             sec: templates::nv_sec(sec, policies.needs_pin),
@@ -62,6 +71,7 @@ impl Place {
         Ok(Anchor(to_cbor(&Stored {
             version: 1,
             srk_name: self.srk_name.clone(),
+            identity: self.identity.clone().map(serde_bytes::ByteBuf::from),
             v: self.v.to_blob()?.0,
             pin_index: self.pin.index,
             sec_index: self.sec.index,
@@ -75,7 +85,8 @@ impl Place {
             return Err(MALFORMED_ANCHOR);
         }
         let v = WrappedKey::from_blob(&KeyBlob(stored.v)).map_err(|_| MALFORMED_ANCHOR)?;
-        Self::new(stored.srk_name, v, [stored.pin_index, stored.sec_index, stored.key_index])
+        let identity = stored.identity.map(serde_bytes::ByteBuf::into_vec);
+        Self::new(stored.srk_name, identity, v, [stored.pin_index, stored.sec_index, stored.key_index])
     }
 }
 

@@ -57,7 +57,7 @@ impl Link {
     pub(crate) fn open(route: &Route, anchor: &Anchor, owner: Option<&Auth>) -> Result<Self> {
         let place = Place::from_anchor(anchor)?;
         let mut tpm = route.connect()?;
-        let srk = srk::find(&mut tpm, &place.srk_name, owner)?;
+        let srk = srk::find(&mut tpm, &place, owner)?;
         let (public, private) = (place.v.public.clone(), place.v.private.clone());
         // The SRK's authorization is empty and the blob is wrapped: nothing to hide, so no session.
         let v =

@@ -103,7 +103,8 @@ fn make_vault_key(tpm: &mut Connection, owner_auth: Option<&Auth>, secret: &Secr
         .during("making the vault key")?;
     tpm.ended(session, Then::End);
     let v = WrappedKey { public: made.out_public, private: made.out_private };
-    Place::new(srk_name, v, free_indices(tpm)?)
+    let identity = srk::identity(tpm)?;
+    Place::new(srk_name, identity, v, free_indices(tpm)?)
 }
 
 /// Three indices that nothing uses, at a random place so that two set-ups hardly meet.

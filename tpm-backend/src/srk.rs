@@ -17,9 +17,10 @@ use tss_esapi::{
         SymmetricDefinitionObject,
     },
 };
-use vault_core::keystore::KeyStoreError;
+use vault_core::keystore::{KeyStoreError, KeysGone};
 
 use crate::{
+    anchor::Place,
     connection::Connection,
     error::{During, Result, code, failed, odd_answer, owner},
     policy::{Name, object_name},
@@ -30,15 +31,24 @@ use crate::{
 pub(crate) const HANDLE: u32 = 0x8100_0001;
 
 /// Finds the SRK that a vault was made under. If something else is there, or nothing, derives the SRK anew
-/// from the TPM's seed: the same Name puts it back where it was, another Name proves that the keys are gone.
-pub(crate) fn find(tpm: &mut Connection, name: &Name, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
+/// from the TPM's seed: the same Name puts it back where it was, another Name proves that the keys are gone. Whether by
+/// TPM2_Clear or because this is another TPM, the endorsement seed tells, which a clear leaves as it is (Part 3 §24.6).
+pub(crate) fn find(tpm: &mut Connection, place: &Place, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
+    let name = &place.srk_name;
     let found = persistent(tpm)?;
     if let Some(srk) = found
         && tpm.tr_get_name(srk.into()).during("finding the SRK")?.value() == name.as_slice()
     {
         return Ok(srk);
     }
-    let derived = derive(tpm, name, owner_auth)?.ok_or(KeyStoreError::KeysGone)?;
+    let Some(derived) = derive(tpm, name, owner_auth)? else {
+        let now = if place.identity.is_some() { identity(tpm)? } else { None };
+        return Err(KeyStoreError::KeysGone(match now {
+            None => KeysGone::Unknown,
+            same if same == place.identity => KeysGone::Cleared,
+            Some(_) => KeysGone::OtherTpm,
+        }));
+    };
     if found.is_some() {
         tpm.flush(derived)?;
         return Err(KeyStoreError::ForeignSrk {
@@ -46,6 +56,27 @@ pub(crate) fn find(tpm: &mut Connection, name: &Name, owner_auth: Option<&Auth>)
         });
     }
     persist(tpm, derived, owner_auth)
+}
+
+/// What this TPM is known by: the Name of the key that its endorsement seed makes of the SRK's template. `None` where the
+/// endorsement hierarchy wants an authorization.
+pub(crate) fn identity(tpm: &mut Connection) -> Result<Option<Name>> {
+    let step = "asking the TPM who it is";
+    let template = templates::srk()?;
+    let made = tpm.load(AuthSession::Password, |c| {
+        let made = c.create_primary(Hierarchy::Endorsement, template, None, None, None, None)?;
+        Ok(made.key_handle)
+    });
+    let key = match made {
+        Ok(key) => key,
+        Err(e) if matches!(code(e), Some(Code::BadAuth | Code::AuthFail | Code::Hierarchy)) => {
+            return Ok(None);
+        }
+        Err(e) => return Err(failed(step, e)),
+    };
+    let name = tpm.tr_get_name(key.into()).during(step)?.value().to_vec();
+    tpm.flush(key)?;
+    Ok(Some(name))
 }
 
 /// Finds the SRK for a new vault, or makes it. Returns its Name too.

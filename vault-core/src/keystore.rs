@@ -178,6 +178,17 @@ pub trait UnlockedKeys {
     fn change_pin(self: Box<Self>, new: &PinSecrets) -> Result<(), KeyStoreError>;
 }
 
+/// What became of the keys, as far as the TPM shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeysGone {
+    /// The TPM is the same, and its storage seed is another.
+    Cleared,
+    /// It is another TPM.
+    OtherTpm,
+    /// It cannot be told: its endorsement authorization is set.
+    Unknown,
+}
+
 /// Why the device did not do it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -222,8 +233,12 @@ pub enum KeyStoreError {
     #[error("the TPM has no room left for NV indices")]
     NoNvSpace,
     /// The storage root key is not the one this vault was made under: a cleared or another TPM.
-    #[error("this TPM does not hold the vault's keys: it was cleared, or it is another TPM")]
-    KeysGone,
+    #[error("this TPM does not hold the vault's keys: {}", match .0 {
+        KeysGone::Cleared => "it was cleared",
+        KeysGone::OtherTpm => "it is not the one that made them",
+        KeysGone::Unknown => "it was cleared, or it is another one",
+    })]
+    KeysGone(KeysGone),
     /// The storage root key is right and the vault's indices are missing: wiped, or undefined by someone.
     #[error("the vault's secrets are no longer in the TPM")]
     Erased,

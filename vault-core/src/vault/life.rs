@@ -64,7 +64,7 @@ pub fn wipe(dir: &Path, keys: &mut dyn KeyStore) -> Result<Wiped, VaultError> {
             }
             Err(e) => return Err(e.into()),
         },
-        Err(e @ KeyStoreError::KeysGone) => return remove(container, Err(e), Header::Unproven),
+        Err(e @ KeyStoreError::KeysGone(_)) => return remove(container, Err(e), Header::Unproven),
         Err(KeyStoreError::Erased | KeyStoreError::Replaced { .. }) => {
             return remove(container, keys.erase(&anchor, Mandate::Given), Header::Unproven);
         }
@@ -130,7 +130,7 @@ fn remove(
     let wiped = match (erased, header) {
         (Ok(_), Header::Authentic) => Wiped::SecretAndFile,
         (Ok(Erased::Secret), Header::Unproven) => Wiped::SecretItNamed,
-        (Ok(Erased::Nothing), Header::Unproven) | (Err(KeyStoreError::KeysGone), _) => Wiped::File,
+        (Ok(Erased::Nothing), Header::Unproven) | (Err(KeyStoreError::KeysGone(_)), _) => Wiped::File,
         (Err(e), _) => return Err(e.into()),
     };
     container.remove()?;
