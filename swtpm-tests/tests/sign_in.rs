@@ -59,6 +59,18 @@ fn the_readmes_sign_in_runs_line_by_line_as_it_stands() {
     assert_eq!(screen, expected);
 }
 
+#[test]
+fn the_site_has_a_page_for_browsers() {
+    let site = Site::start();
+    let page = Command::new("curl").args(["--silent", "--include", &site.url]).output().unwrap();
+    let page = String::from_utf8(page.stdout).unwrap();
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    assert!(page.contains("content-type: text/html"), "{page}");
+    for endpoint in ["/register/start", "/register/finish", "/login/start", "/login/finish"] {
+        assert!(page.contains(endpoint), "{endpoint}");
+    }
+}
+
 /// The README's fenced block with this info string.
 fn readme_block(info: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
