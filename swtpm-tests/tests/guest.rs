@@ -59,3 +59,8 @@ fn cache() -> PathBuf {
 fn libfido2s_tools_and_openssh_use_the_device_of_a_real_kernel() {
     guest("device.sh", 27);
 }
+
+#[test]
+fn the_terminal_uses_real_device_nodes_and_says_where_it_cannot() {
+    guest("terminal.sh", 9);
+}

@@ -32,7 +32,7 @@ pub(crate) const HANDLE: u32 = 0x8100_0001;
 
 /// Finds the SRK that a vault was made under. If something else is there, or nothing, derives the SRK anew
 /// from the TPM's seed: the same Name puts it back where it was, another Name proves that the keys are gone. Whether by
-/// TPM2_Clear or because this is another TPM, the endorsement seed tells, which a clear leaves as it is (Part 3 §24.6).
+/// `TPM2_Clear` or because this is another TPM, the endorsement seed tells, which a clear leaves as it is (Part 3 §24.6).
 pub(crate) fn find(tpm: &mut Connection, place: &Place, owner_auth: Option<&Auth>) -> Result<KeyHandle> {
     let name = &place.srk_name;
     let found = persistent(tpm)?;
