@@ -17,6 +17,7 @@ use crate::{
     failure::Result,
     get_assertion::{self, NextAssertions},
     get_info, make_credential,
+    parameters::PinUvAuth,
     pin_protocol::KeyAgreement,
     reset,
     token::Token,
@@ -155,6 +156,14 @@ impl Authenticator {
             0x0b => Ok(env.person.confirm(&Ask::Select).map(|_| None)?),
             _ => Err(Status::InvalidCommand.into()),
         }
+    }
+
+    /// The token in use, if `auth` shows that the platform has it and means `message`.
+    pub(crate) fn token_that_proves(&mut self, auth: &PinUvAuth, message: &[u8]) -> Result<&mut Token> {
+        let protocol = auth.protocol()?;
+        let token = self.token.as_mut().filter(|token| token.protocol == protocol);
+        let proven = token.filter(|token| protocol.verify(&token.value, message, &auth.param));
+        Ok(proven.ok_or(Status::PinAuthInvalid)?)
     }
 
     /// Whether wrong PINs have used up this start's tries (§6.5.5.6).

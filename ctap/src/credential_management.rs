@@ -116,12 +116,7 @@ fn proven(
     message: &[u8],
     rp_id: Option<&RpId>,
 ) -> Result<Rc<PinSecrets>> {
-    let auth = auth.ok_or(Status::PuatRequired)?;
-    let protocol = auth.protocol()?;
-    let token = authenticator.token.as_mut().filter(|token| token.protocol == protocol);
-    let token = token
-        .filter(|token| protocol.verify(&token.value, message, &auth.param))
-        .ok_or(Status::PinAuthInvalid)?;
+    let token = authenticator.token_that_proves(auth.ok_or(Status::PuatRequired)?, message)?;
     token.use_to_manage(rp_id)?;
     Ok(Rc::clone(&token.unlock))
 }

@@ -71,14 +71,8 @@ pub(crate) fn run(
 ) -> Result<(Value, Option<NextAssertions>)> {
     let request = Request::read(parameters)?;
     let protected = env.vaults.exist();
-    // Step 1.
-    if request.auth.as_ref().is_some_and(|auth| auth.param.is_empty()) || touch::is_blink(&request.rp_id) {
-        return Err(touch::answer(env));
-    }
-    // Step 2.
-    if let Some(auth) = &request.auth {
-        auth.protocol()?;
-    }
+    // Steps 1 and 2.
+    touch::refuse_or_go_on(request.auth.as_ref(), &request.rp_id, env)?;
     // Step 4.
     let uv = request.auth.is_none() && request.options.uv == Some(true);
     if uv && !protected {

@@ -57,14 +57,8 @@ impl Request {
 pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut Env<'_>) -> Result<Value> {
     let request = Request::read(parameters)?;
     let protected = env.vaults.exist();
-    // Step 1, and what platforms send to make an authenticator blink.
-    if request.auth.as_ref().is_some_and(|auth| auth.param.is_empty()) || touch::is_blink(&request.rp_id) {
-        return Err(touch::answer(env));
-    }
-    // Step 2.
-    if let Some(auth) = &request.auth {
-        auth.protocol()?;
-    }
+    // Steps 1 and 2.
+    touch::refuse_or_go_on(request.auth.as_ref(), &request.rp_id, env)?;
     // Step 3.
     if !request.takes_es256 {
         return Err(Status::UnsupportedAlgorithm.into());

@@ -10,7 +10,7 @@ use vault_core::{
 };
 
 use crate::{
-    Ask, Authenticator, Declined, Env, Status,
+    Ask, Authenticator, Declined, Env,
     failure::{Failure, Result},
     parameters::PinUvAuth,
     token::Permissions,
@@ -52,11 +52,7 @@ pub(crate) fn by_token(
     rp_id: &RpId,
     now: std::time::Duration,
 ) -> Result<Verification> {
-    let protocol = auth.protocol()?;
-    let token = authenticator.token.as_mut().filter(|token| token.protocol == protocol);
-    let token = token
-        .filter(|token| protocol.verify(&token.value, client_data, &auth.param))
-        .ok_or(Status::PinAuthInvalid)?;
+    let token = authenticator.token_that_proves(auth, client_data)?;
     token.use_for(permission, rp_id)?;
     Ok(Verification { unlock: Rc::clone(&token.unlock), present: token.take_presence(now) })
 }

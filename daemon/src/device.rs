@@ -1,6 +1,6 @@
 //! The thread that speaks CTAPHID.
 
-use std::{io, os::unix::net::UnixStream, time::Duration};
+use std::{io, os::unix::net::UnixStream, sync::mpsc::TryRecvError, time::Duration};
 
 use ctap::hid::{Hid, Output, Transaction};
 use rustix::{
@@ -27,10 +27,15 @@ pub(crate) fn run(mut transport: Transport, worker: &Worker) -> Result<()> {
             hid.receive(&packet, now);
         }
         worker.news.lower();
-        while let Ok(told) = worker.told.try_recv() {
-            match told {
-                Told::Reply(transaction, message) => hid.reply(transaction, &message),
-                Told::Waits(transaction, what) => hid.waits_for(transaction, what, now),
+        loop {
+            match worker.told.try_recv() {
+                Ok(Told::Reply(transaction, message)) => hid.reply(transaction, &message),
+                Ok(Told::Waits(transaction, what)) => hid.waits_for(transaction, what, now),
+                Err(TryRecvError::Empty) => break,
+                // It died; nobody is to wait for it for ever.
+                Err(TryRecvError::Disconnected) => {
+                    return Err(Failure::Device(io::ErrorKind::BrokenPipe.into()));
+                }
             }
         }
         hid.tick(now);

@@ -82,6 +82,7 @@ fn the_daemon_leaves_no_core_and_shows_its_memory_to_nobody() {
     // The kernel gives these files of a process that may not be dumped to root, whoever runs it.
     let environ = fs::metadata(proc.join("environ")).unwrap();
     assert_eq!((environ.uid(), environ.mode() & 0o077), (0, 0));
+    assert_eq!(fs::metadata(device.socket()).unwrap().mode() & 0o777, 0o600);
     let command = fs::read(proc.join("cmdline")).unwrap();
     assert!(!command.windows(PIN.len()).any(|w| w == PIN.as_bytes()));
 }
