@@ -158,6 +158,11 @@ impl Authenticator {
         }
     }
 
+    /// `getUserPresentFlagValue` (§6.5.2.1) of the token in use.
+    pub(crate) fn take_presence(&mut self, now: Duration) -> Option<UserPresent> {
+        self.token.as_mut().and_then(|token| token.take_presence(now))
+    }
+
     /// The token in use, if `auth` shows that the platform has it and means `message`.
     pub(crate) fn token_that_proves(&mut self, auth: &PinUvAuth, message: &[u8]) -> Result<&mut Token> {
         let protocol = auth.protocol()?;

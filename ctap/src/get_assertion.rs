@@ -99,7 +99,6 @@ pub(crate) fn run(
             &request.client_data,
             Permissions::GET_ASSERTION,
             &request.rp_id,
-            env.now,
         )?),
     };
     // Step 7 before step 6.2: nobody is asked for a PIN that cannot help.
@@ -111,12 +110,13 @@ pub(crate) fn run(
         None => verification::by_prompt(&Ask::SignIn { account }, env).map_err(refusal)?,
     };
     // Steps 8 and 9.
-    let present = match chosen.or(verified.present) {
-        _ if !up => None,
-        None => Some(env.presence(&Ask::SignIn { account })?),
-        present => present,
-    };
+    let mut present = None;
     if up {
+        // A silent question before this one has spent nothing.
+        present = chosen.or(verified.present).or_else(|| authenticator.take_presence(env.now));
+        if present.is_none() {
+            present = Some(env.presence(&Ask::SignIn { account })?);
+        }
         authenticator.token = None;
     }
     // Steps 11 to 13.

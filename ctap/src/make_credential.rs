@@ -85,10 +85,10 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
             &request.client_data,
             Permissions::MAKE_CREDENTIAL,
             &request.rp_id,
-            env.now,
         )?,
         None => verification::by_prompt(&ask, env).map_err(refusal)?,
     };
+    let present = present.or_else(|| authenticator.take_presence(env.now));
     // Step 12.
     let known = env.vaults.open()?.accounts_of(&request.rp_id)?;
     let excluded =

@@ -43,18 +43,17 @@ impl<E: Into<Failure>> From<E> for UvError {
     }
 }
 
-/// By a token (§6.1.2 step 11.1, §6.2.2 step 6.1).
+/// By a token (§6.1.2 step 11.1, §6.2.2 step 6.1). Whether it vouches for presence too is asked where that is spent.
 pub(crate) fn by_token(
     authenticator: &mut Authenticator,
     auth: &PinUvAuth,
     client_data: &ClientDataHash,
     permission: Permissions,
     rp_id: &RpId,
-    now: std::time::Duration,
 ) -> Result<Verification> {
     let token = authenticator.token_that_proves(auth, client_data)?;
     token.use_for(permission, rp_id)?;
-    Ok(Verification { unlock: Rc::clone(&token.unlock), present: token.take_presence(now) })
+    Ok(Verification { unlock: Rc::clone(&token.unlock), present: None })
 }
 
 /// By our own prompt: `performBuiltInUv` (§6.5.3.1). The vault is not held while the person thinks.
