@@ -11,32 +11,31 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::Program;
+use crate::{HidClient, Program};
 
 /// How long a daemon may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A running daemon, which approves everything and types a PIN of its own. Killed on drop.
+/// A running daemon. Killed on drop.
 #[derive(Debug)]
 pub struct Device {
+    command: Command,
     daemon: Child,
     home: TempDir,
 }
 
 impl Device {
-    /// Shows the vault in `vault`, or the one that will be made there.
+    /// Shows the vault in `vault`, or the one that will be made there. It approves everything and types a PIN of its own.
     ///
     /// # Panics
     /// If the daemon does not come up.
     #[must_use]
     pub fn start(vault: &Path, tpm: &str, pin: &str) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
-        let pin_file = home.path().join("pin");
-        fs::write(&pin_file, format!("{pin}\n")).expect("a file of ours");
-        let mut daemon = Command::new(Program::Passholdd.path());
-        daemon.args(["--prompt", "auto", "--pin-fd", "0"]);
-        daemon.stdin(Stdio::from(File::open(&pin_file).expect("just written")));
-        Self::run(daemon, home, vault, tpm)
+        fs::write(home.path().join("pin"), format!("{pin}\n")).expect("a file of ours");
+        let mut command = Command::new(Program::Passholdd.path());
+        command.args(["--prompt", "auto", "--pin-fd", "0"]);
+        Self::run(command, home, vault, tpm)
     }
 
     /// The same, asking through the `pinentry` in `programs`.
@@ -45,29 +44,27 @@ impl Device {
     /// If the daemon does not come up.
     #[must_use]
     pub fn with_pinentry(vault: &Path, tpm: &str, programs: &Path) -> Self {
-        let mut daemon = Command::new(Program::Passholdd.path());
-        daemon.env("PATH", programs).stderr(Stdio::null());
-        Self::run(daemon, tempfile::tempdir().expect("a temporary folder"), vault, tpm)
+        let mut command = Command::new(Program::Passholdd.path());
+        command.env("PATH", programs).stderr(Stdio::null());
+        Self::run(command, tempfile::tempdir().expect("a temporary folder"), vault, tpm)
     }
 
-    fn run(mut daemon: Command, home: TempDir, vault: &Path, tpm: &str) -> Self {
-        let daemon = daemon
-            .args(["--tpm", tpm, "--hid"])
-            .arg(format!("seqpacket:{}", home.path().join("hid").display()))
-            .arg("--vault")
-            .arg(vault)
-            .spawn()
-            .expect("passholdd starts");
-        let mut device = Self { daemon, home };
-        let started = Instant::now();
-        while !device.socket().exists() {
-            if let Ok(Some(status)) = device.daemon.try_wait() {
-                panic!("passholdd ended: {status}");
-            }
-            assert!(started.elapsed() < PATIENCE, "passholdd does not come up");
-            thread::sleep(Duration::from_millis(10));
-        }
-        device
+    fn run(mut command: Command, home: TempDir, vault: &Path, tpm: &str) -> Self {
+        let socket = home.path().join("hid");
+        command.args(["--tpm", tpm, "--hid"]).arg(format!("seqpacket:{}", socket.display()));
+        command.arg("--vault").arg(vault);
+        let daemon = spawn(&mut command, home.path());
+        Self { command, daemon, home }
+    }
+
+    /// Kills the daemon and starts it anew.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn restart(&mut self) {
+        self.daemon.kill().expect("a child of ours");
+        self.daemon.wait().expect("a child of ours");
+        self.daemon = spawn(&mut self.command, self.home.path());
     }
 
     /// The daemon's process.
@@ -100,4 +97,19 @@ impl Drop for Device {
         self.daemon.kill().ok();
         self.daemon.wait().ok();
     }
+}
+
+/// Returns when the device answers there.
+fn spawn(command: &mut Command, home: &Path) -> Child {
+    let pin = File::open(home.join("pin")).map_or(Stdio::null(), Stdio::from);
+    let mut daemon = command.stdin(pin).spawn().expect("passholdd starts");
+    let started = Instant::now();
+    while !HidClient::answers(&home.join("hid")) {
+        if let Ok(Some(status)) = daemon.try_wait() {
+            panic!("passholdd ended: {status}");
+        }
+        assert!(started.elapsed() < PATIENCE, "passholdd does not come up");
+        thread::sleep(Duration::from_millis(10));
+    }
+    daemon
 }

@@ -5,7 +5,7 @@
     reason = "a device that breaks the framing fails the test"
 )]
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use ciborium::Value;
 use rustix::{
@@ -27,14 +27,18 @@ impl HidClient {
     /// If the device does not allow it.
     #[must_use]
     pub fn connect(path: &Path) -> Self {
-        let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("a socket");
-        let address = SocketAddrUnix::new(path).expect("a short path");
-        connect(&socket, &address).expect("the daemon listens");
+        let socket = open(path).expect("the daemon listens");
         let mut client = Self { socket, channel: [0xff; 4] };
         let (command, answer) = client.call(0x06, b"a nonce!");
         assert_eq!((command, answer.len(), &answer[..8]), (0x06, 17, &b"a nonce!"[..]));
         client.channel.copy_from_slice(&answer[8..12]);
         client
+    }
+
+    /// Whether a device is there.
+    #[must_use]
+    pub fn answers(path: &Path) -> bool {
+        open(path).is_ok()
     }
 
     /// Sends one message and returns the command and data of its answer; keepalives are skipped.
@@ -121,4 +125,10 @@ impl HidClient {
             }
         }
     }
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
 }

@@ -7,7 +7,7 @@ use ctap::hid::{PACKET, Packet};
 use rustix::{
     event::{PollFd, PollFlags},
     fd::OwnedFd,
-    fs::{Mode, chmod, unlink},
+    fs::{FileType, Mode, chmod, lstat, rename, unlink},
     io::Errno,
     net::{
         AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
@@ -86,19 +86,28 @@ fn socket() -> Result<OwnedFd, Errno> {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
 }
 
+/// A socket that is there only once it listens, so that whoever finds it gets through.
 fn make(path: &Path) -> Result<OwnedFd, Errno> {
-    let listener = socket()?;
     let address = SocketAddrUnix::new(path)?;
-    match bind(&listener, &address) {
+    match lstat(path) {
+        Err(Errno::NOENT) => {}
+        Err(e) => return Err(e),
+        Ok(found) if FileType::from_raw_mode(found.st_mode) != FileType::Socket => return Err(Errno::EXIST),
         // A daemon that was killed leaves its socket; nobody answers there.
-        Err(Errno::ADDRINUSE) if connect(&socket()?, &address) == Err(Errno::CONNREFUSED) => {
-            unlink(path)?;
-            bind(&listener, &address)?;
-        }
-        bound => bound?,
+        Ok(_) => match connect(&socket()?, &address) {
+            Err(Errno::CONNREFUSED) => {}
+            _ => return Err(Errno::ADDRINUSE),
+        },
     }
-    // Before anyone can connect.
-    chmod(path, Mode::RUSR | Mode::WUSR)?;
+    let draft = path.with_extension("draft");
+    match unlink(&draft) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(e) => return Err(e),
+    }
+    let listener = socket()?;
+    bind(&listener, &SocketAddrUnix::new(&draft)?)?;
+    chmod(&draft, Mode::RUSR | Mode::WUSR)?;
     listen(&listener, 16)?;
+    rename(&draft, path)?;
     Ok(listener)
 }
