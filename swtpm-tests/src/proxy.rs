@@ -20,6 +20,7 @@ use std::{
         atomic::{AtomicU16, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 pub use exchange::{Exchange, command_name};
@@ -106,7 +107,15 @@ impl Proxy {
 
     /// Forgets the exchanges recorded so far.
     pub fn clear_record(&self) {
-        self.shared.state().record.clear();
+        let mut state = self.shared.state();
+        state.record.clear();
+        state.busy = Duration::ZERO;
+    }
+
+    /// How long the TPM was at work since [`Proxy::clear_record`], with the way to it from here.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        self.shared.state().busy
     }
 
     /// The command codes of [`Proxy::record`].

@@ -4,7 +4,7 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, TcpStream},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -27,6 +27,7 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) armed: Armed,
     pub(super) record: Vec<Exchange>,
+    pub(super) busy: Duration,
     pub(super) stopping: bool,
 }
 
@@ -53,7 +54,10 @@ impl Shared {
         }
         let mut client = Link::new(client, self)?;
         let command = client.read_frame()?;
+        let started = Instant::now();
         let reply = self.answer(command)?;
+        // Before the client can go on.
+        self.state().busy += started.elapsed();
         client.stream.write_all(&reply)
     }
 
