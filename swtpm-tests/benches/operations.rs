@@ -29,8 +29,14 @@ use vault_core::{
 const RUNS: usize = 21;
 
 /// The design's, in TPM commands; for set-up and PIN change what docs/architecture.md states.
-const BUDGET: [(&str, usize); 6] =
-    [("set-up", 34), ("list", 8), ("enrol", 15), ("enrol, packed self", 19), ("sign", 15), ("PIN change", 38)];
+const BUDGET: [(&str, usize); 6] = [
+    ("set-up", 34),
+    ("list", 8),
+    ("enrol", 15),
+    ("enrol, packed self", 19),
+    ("sign", 15),
+    ("PIN change", 38),
+];
 
 /// How much longer a sign-in may take among 100,000 passkeys than among 10.
 const FLAT: f64 = 1.10;
@@ -125,9 +131,8 @@ impl Bench {
     }
 
     fn measure(&self, name: &str, pins: u32, run: &dyn Fn(&mut Vault<'_>)) {
-        let once = || {
-            Cost::of(&self.proxy, || run(&mut Vault::open(self.scene.dir(), &mut self.tpm()).unwrap()))
-        };
+        let once =
+            || Cost::of(&self.proxy, || run(&mut Vault::open(self.scene.dir(), &mut self.tpm()).unwrap()));
         // The first one is not like the others.
         drop(once());
         let costs: Vec<_> = (0..RUNS).map(|_| once()).collect();
@@ -171,8 +176,8 @@ impl Bench {
         let mut store = container.unseal(&key).unwrap();
         let (_, model) = store.accounts().unwrap().swap_remove(0);
         for n in 1..size {
-            let site = Origin::parse(&format!("https://site{n}.example.net")).unwrap();
-            let rp_id = RpId::for_origin(None, &site).unwrap();
+            let origin = Origin::parse(&format!("https://site{n}.example.net")).unwrap();
+            let rp_id = RpId::for_origin(None, &origin).unwrap();
             let account = Account { rp_id, credential_id: CredentialId::random(&mut rng()), ..model.clone() };
             store.insert(&account, &mut rng()).unwrap();
         }
