@@ -31,8 +31,11 @@ pub trait Vaults {
     /// Whether there is one; neither waits nor asks the TPM.
     fn exist(&self) -> bool;
 
-    /// Opens it, waiting for others that use it.
+    /// Opens it, waiting for others that use it. It may be kept from them until it is released.
     fn open(&mut self) -> Result<Vault<'_>, OpenError>;
+
+    /// Lets others use it.
+    fn release(&mut self) {}
 
     /// Makes it.
     fn set_up(&mut self, pin: &PinMaterial) -> Result<(), VaultError>;
@@ -105,6 +108,12 @@ impl Authenticator {
         reply
     }
 
+    /// Whether a proof of the PIN is at hand, so that the vault will soon be used again.
+    #[must_use]
+    pub fn expects_more(&self) -> bool {
+        self.token.is_some() || matches!(self.next, Some(Next::Assertions(_)))
+    }
+
     /// When [`Authenticator::forget_expired`] has something to forget.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
@@ -153,7 +162,7 @@ impl Authenticator {
                 Ok(reply)
             }
             // §6.9: authenticatorSelection.
-            0x0b => Ok(env.person.confirm(&Ask::Select).map(|_| None)?),
+            0x0b => Ok(env.asking().confirm(&Ask::Select).map(|_| None)?),
             _ => Err(Status::InvalidCommand.into()),
         }
     }
@@ -189,9 +198,17 @@ impl Authenticator {
 }
 
 impl Env<'_> {
+    /// Whom to ask. Nobody else waits for the vault while a person thinks.
+    pub(crate) fn asking(&mut self) -> &mut dyn Person {
+        if !self.person.answers_at_once() {
+            self.vaults.release();
+        }
+        self.person
+    }
+
     /// Asks for presence within a ceremony, where nobody answering is a refusal (§6.1.2 steps 1 and 14, §6.2.2 steps 1 and 9).
     pub(crate) fn presence(&mut self, ask: &Ask<'_>) -> Result<UserPresent> {
-        refused(self.person.confirm(ask))
+        refused(self.asking().confirm(ask))
     }
 }
 

@@ -165,7 +165,7 @@ fn choose(
         return Ok((Selected::ByNobody, None));
     }
     let accounts: Vec<&Account> = found.iter().map(|(_, account)| account).collect();
-    let (chosen, present) = refused(env.person.choose(&accounts))?;
+    let (chosen, present) = refused(env.asking().choose(&accounts))?;
     if chosen >= found.len() {
         return Err(Status::OperationDenied.into());
     }

@@ -51,6 +51,11 @@ pub enum Declined {
 
 /// Whoever sits before the machine.
 pub trait Person {
+    /// Whether answers come without waiting for anybody.
+    fn answers_at_once(&self) -> bool {
+        false
+    }
+
     /// Asks for consent.
     fn confirm(&mut self, ask: &Ask<'_>) -> Result<UserPresent, Declined>;
 

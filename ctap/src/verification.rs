@@ -56,14 +56,14 @@ pub(crate) fn by_token(
     Ok(Verification { unlock: Rc::clone(&token.unlock), present: None })
 }
 
-/// By our own prompt: `performBuiltInUv` (§6.5.3.1). The vault is not held while the person thinks.
+/// By our own prompt: `performBuiltInUv` (§6.5.3.1).
 pub(crate) fn by_prompt(ask: &Ask<'_>, env: &mut Env<'_>) -> Result<Verification, UvError> {
     for _ in 0..ATTEMPTS {
         let tries = env.vaults.open()?.tries_left_if_fewer()?;
         if tries.is_some_and(|tries| tries.count() == 0) {
             return Err(UvError::Blocked);
         }
-        let (pin, present) = env.person.pin(ask, tries).map_err(UvError::Declined)?;
+        let (pin, present) = env.asking().pin(ask, tries).map_err(UvError::Declined)?;
         let mut vault = env.vaults.open()?;
         let unlock = vault.secrets(&pin.material());
         match vault.unlock_with(&unlock) {

@@ -9,7 +9,7 @@ use getrandom::{SysRng, rand_core::UnwrapErr};
 use tpm_backend::{Tpm, swtpm::Swtpm};
 use vault_core::{
     OpenError, Vault, VaultError,
-    container::{Container, ContainerError},
+    container::{Container, ContainerError, Lock},
     keystore::{KeyStore, KeyStoreError, TpmKind},
     pin::PinMaterial,
 };
@@ -32,6 +32,8 @@ pub(crate) struct DirVault {
     // Before the software TPM: what is loaded there is flushed first.
     tpm: Tpm,
     kind: TpmKind,
+    /// Keeps others out while something is kept loaded in the TPM.
+    lock: Option<Lock>,
     _swtpm: Option<Swtpm>,
 }
 
@@ -47,9 +49,9 @@ impl DirVault {
             None
         };
         let address = swtpm.as_ref().map_or_else(|| args.tpm.clone(), Swtpm::tcti);
-        let mut tpm = Tpm::new(address.parse().map_err(Failure::Address)?);
+        let mut tpm = Tpm::new(address.parse().map_err(Failure::Address)?).keeping();
         let kind = tpm.status(None).map_err(Failure::Tpm)?.kind;
-        Ok(Self { dir: args.vault.clone(), tpm, kind, _swtpm: swtpm })
+        Ok(Self { dir: args.vault.clone(), tpm, kind, lock: None, _swtpm: swtpm })
     }
 
     pub(crate) fn is_software(&self) -> bool {
@@ -64,19 +66,31 @@ impl Vaults for DirVault {
     }
 
     fn open(&mut self) -> Result<Vault<'_>, OpenError> {
-        let container = patiently(
-            || Container::open(&self.dir),
-            |e: &ContainerError| matches!(e, ContainerError::Busy { .. }),
-        )?;
+        let container = match self.lock.clone() {
+            Some(lock) => Container::open_locked(&self.dir, lock)?,
+            None => patiently(
+                || Container::open(&self.dir),
+                |e: &ContainerError| matches!(e, ContainerError::Busy { .. }),
+            )?,
+        };
+        self.lock = Some(container.lock());
         Vault::open_container(container, &mut self.tpm)
     }
 
+    fn release(&mut self) {
+        // In this order: whoever is let in finds the TPM's few places free.
+        self.tpm.park();
+        self.lock = None;
+    }
+
     fn set_up(&mut self, pin: &PinMaterial) -> Result<(), VaultError> {
+        self.release();
         let (dir, tpm) = (&self.dir, &mut self.tpm);
         patiently(|| vault_core::setup(dir, tpm, pin, &mut UnwrapErr(SysRng)), VaultError::is_busy)
     }
 
     fn wipe(&mut self) -> Result<(), VaultError> {
+        self.release();
         let (dir, tpm) = (&self.dir, &mut self.tpm);
         patiently(|| vault_core::wipe(dir, tpm), VaultError::is_busy).map(drop)
     }

@@ -6,11 +6,11 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::{self, JoinHandle},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use ctap::{
-    Ask, Authenticator, Declined, Env, Person,
+    Ask, Authenticator, Declined, Env, Person, Vaults,
     hid::{Transaction, Waiting},
 };
 use getrandom::{SysRng, rand_core::UnwrapErr};
@@ -31,6 +31,9 @@ use crate::{
     prompt::Prompt,
     vaults::DirVault,
 };
+
+/// How long a vault whose PIN was proven is kept ready for the next request.
+const READY: Duration = Duration::from_secs(2);
 
 /// Something that another thread can wait for.
 #[derive(Clone)]
@@ -134,8 +137,10 @@ fn work(
 ) {
     let mut rng = UnwrapErr(SysRng);
     let mut authenticator = Authenticator::new(policy, &mut rng);
+    let mut ready_until = None;
     loop {
-        let idle = authenticator.deadline().map(|at| at.saturating_sub(started.elapsed()));
+        let deadline = authenticator.deadline().into_iter().chain(ready_until).min();
+        let idle = deadline.map(|at| at.saturating_sub(started.elapsed()));
         let job = match idle {
             None => todo.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(idle) => todo.recv_timeout(idle),
@@ -143,7 +148,11 @@ fn work(
         let job = match job {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => {
-                authenticator.forget_expired(started.elapsed());
+                let now = started.elapsed();
+                authenticator.forget_expired(now);
+                if ready_until.take_if(|at| *at <= now).is_some() {
+                    vaults.release();
+                }
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => return,
@@ -160,6 +169,10 @@ fn work(
             },
         );
         desk.tell(Told::Reply(job.transaction, reply));
+        ready_until = authenticator.expects_more().then(|| started.elapsed() + READY);
+        if ready_until.is_none() {
+            vaults.release();
+        }
     }
 }
 
@@ -186,6 +199,10 @@ impl Asked<'_> {
 }
 
 impl Person for Asked<'_> {
+    fn answers_at_once(&self) -> bool {
+        matches!(self.prompt, Prompt::Auto(_))
+    }
+
     fn confirm(&mut self, ask: &Ask<'_>) -> Result<UserPresent, Declined> {
         self.while_asking(|prompt, cancelled| prompt.confirm(ask, cancelled))
     }

@@ -27,6 +27,8 @@ use crate::{
 pub(crate) struct Route {
     pub(crate) address: Address,
     pub(crate) leftovers: Leftovers,
+    /// Whether what an operation has loaded stays for the next.
+    pub(crate) keeps: bool,
 }
 
 /// Set when a flush fails or a reply is lost; cleared by whoever has made sure.
@@ -38,6 +40,7 @@ pub(crate) struct Connection {
     ctx: Context,
     loaded: Vec<ObjectHandle>,
     leftovers: Leftovers,
+    pub(crate) keeps: bool,
 }
 
 /// What a session does to the next command besides authorizing it.
@@ -70,7 +73,7 @@ impl Leftovers {
 impl Route {
     pub(crate) fn connect(&self) -> Result<Connection> {
         let (ctx, leftovers) = (self.address.connect()?, self.leftovers.clone());
-        Ok(Connection { ctx, loaded: Vec::new(), leftovers })
+        Ok(Connection { ctx, loaded: Vec::new(), leftovers, keeps: false })
     }
 }
 
@@ -118,10 +121,15 @@ impl Connection {
         started.during(step)?.ok_or_else(|| odd_answer(step))
     }
 
+    /// Whether there is an end to anything, where the next operation goes on with what this one has loaded.
+    pub(crate) fn ends(&self, then: Then) -> bool {
+        then == Then::End && !self.keeps
+    }
+
     /// Sets what the session does in the next command. The last command of an operation ends it.
     pub(crate) fn prepare(&mut self, session: AuthSession, then: Then, does: Use) -> Result<()> {
         let (attributes, mask) = SessionAttributesBuilder::new()
-            .with_continue_session(then == Then::Continue)
+            .with_continue_session(!self.ends(then))
             .with_decrypt(matches!(does, Use::EncryptCommand))
             .with_encrypt(matches!(does, Use::EncryptResponse))
             .with_audit(matches!(does, Use::Audit))
@@ -132,7 +140,7 @@ impl Connection {
     /// After a command that ended its session: nothing is left to flush. tss-esapi would do so once more; closing
     /// the handle makes it forget, and its complaint that this one wanted flushing is beside the point.
     pub(crate) fn ended(&mut self, session: AuthSession, then: Then) {
-        if then == Then::End {
+        if self.ends(then) {
             let mut handle = ObjectHandle::from(SessionHandle::from(session));
             self.loaded.retain(|held| *held != handle);
             self.ctx.tr_close(&mut handle).ok();
@@ -140,8 +148,15 @@ impl Connection {
     }
 
     pub(crate) fn flush(&mut self, key: KeyHandle) -> Result<()> {
-        let handle = ObjectHandle::from(key);
-        self.ctx.flush_context(handle).during("flushing a key")?;
+        self.flush_handle(key.into(), "flushing a key")
+    }
+
+    pub(crate) fn flush_session(&mut self, session: AuthSession) -> Result<()> {
+        self.flush_handle(SessionHandle::from(session).into(), "flushing a session")
+    }
+
+    fn flush_handle(&mut self, handle: ObjectHandle, step: &'static str) -> Result<()> {
+        self.ctx.flush_context(handle).during(step)?;
         self.loaded.retain(|held| *held != handle);
         Ok(())
     }

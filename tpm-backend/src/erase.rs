@@ -60,7 +60,7 @@ fn vault_index(link: &mut Link, index: &NvIndex) -> Result<Option<(NvIndexHandle
 }
 
 fn undefine(link: &mut Link, index: NvIndexHandle) -> Result<tss_esapi::Result<()>> {
-    link.tpm.prepare(link.hmac, Then::Continue, Use::Authorize)?;
-    let hmac = link.hmac;
+    let hmac = link.hmac()?;
+    link.tpm.prepare(hmac, Then::Continue, Use::Authorize)?;
     Ok(link.tpm.execute_with_session(Some(hmac), |c| c.nv_undefine_space(Provision::Owner, index)))
 }

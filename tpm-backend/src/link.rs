@@ -13,6 +13,7 @@ use tss_esapi::{
 use vault_core::{
     Secret,
     keystore::{Anchor, ContainerKey, KeyStoreError, Then},
+    pin::PinSecrets,
     secret_from,
 };
 use zeroize::Zeroizing;
@@ -29,22 +30,28 @@ pub(crate) struct Link {
     pub(crate) tpm: Connection,
     pub(crate) place: Place,
     anchor: Anchor,
-    /// Salted with V and unbound: proves and carries secrets.
-    pub(crate) hmac: AuthSession,
+    srk: KeyHandle,
     v: Option<KeyHandle>,
+    hmac: Option<AuthSession>,
     policy: Option<PolicySession>,
     pin: Option<NvIndexHandle>,
     sec: Option<NvIndexHandle>,
+    /// What the next operation need not ask for again.
+    pub(crate) proven: Option<Proven>,
+}
+
+/// A PIN that the TPM has accepted, and what that yielded.
+pub(crate) struct Proven {
+    pub(crate) pin: PinSecrets,
+    /// S, V's authValue.
+    pub(crate) secret: Secret,
+    /// The container generation that the TPM remembers.
+    pub(crate) generation: u64,
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // libtss2 frees its copies of authValues without wiping them.
-        let handles = [self.pin.map(ObjectHandle::from), self.v.map(ObjectHandle::from)];
-        for handle in handles.into_iter().flatten() {
-            // It refuses a handle that it has already forgotten.
-            self.set_auth(handle, &[0xff; 32], "forgetting a secret").ok();
-        }
+        self.forget_secrets();
     }
 }
 
@@ -58,16 +65,68 @@ impl Link {
         let place = Place::from_anchor(anchor)?;
         let mut tpm = route.connect()?;
         let srk = srk::find(&mut tpm, &place, owner)?;
-        let (public, private) = (place.v.public.clone(), place.v.private.clone());
+        tpm.keeps = route.keeps;
+        let mut link = Self {
+            tpm,
+            place,
+            anchor: anchor.clone(),
+            srk,
+            v: None,
+            hmac: None,
+            policy: None,
+            pin: None,
+            sec: None,
+            proven: None,
+        };
+        link.resume()?;
+        Ok(link)
+    }
+
+    /// Loads what a link works with, unless it is loaded.
+    pub(crate) fn resume(&mut self) -> Result<()> {
+        if self.hmac.is_some() {
+            return Ok(());
+        }
+        let (srk, public, private) = (self.srk, self.place.v.public.clone(), self.place.v.private.clone());
         // The SRK's authorization is empty and the blob is wrapped: nothing to hide, so no session.
-        let v =
-            tpm.load(AuthSession::Password, |c| c.load(srk, private, public)).map_err(|e| match code(e) {
+        let v = self.tpm.load(AuthSession::Password, |c| c.load(srk, private, public)).map_err(
+            |e| match code(e) {
                 Some(Code::Integrity) => KeyStoreError::Malformed { what: "the vault key" },
                 _ => failed("loading the vault key", e),
-            })?;
-        let hmac = tpm.start_session(v, SessionType::Hmac)?;
-        let anchor = anchor.clone();
-        Ok(Self { tpm, place, anchor, hmac, v: Some(v), policy: None, pin: None, sec: None })
+            },
+        )?;
+        self.v = Some(v);
+        self.hmac = Some(self.tpm.start_session(v, SessionType::Hmac)?);
+        Ok(())
+    }
+
+    /// Leaves nothing in the TPM and no secret here; what the handles of lasting objects stand for is remembered.
+    pub(crate) fn park(&mut self) -> Result<()> {
+        self.forget_secrets();
+        if let Some(v) = self.v.take() {
+            self.tpm.flush(v)?;
+        }
+        for session in
+            [self.policy.take().map(AuthSession::PolicySession), self.hmac.take()].into_iter().flatten()
+        {
+            self.tpm.flush_session(session)?;
+        }
+        Ok(())
+    }
+
+    /// libtss2 frees its copies of authValues without wiping them.
+    fn forget_secrets(&mut self) {
+        self.proven = None;
+        let handles = [self.pin.map(ObjectHandle::from), self.v.map(ObjectHandle::from)];
+        for handle in handles.into_iter().flatten() {
+            // It refuses a handle that it has already forgotten.
+            self.set_auth(handle, &[0xff; 32], "forgetting a secret").ok();
+        }
+    }
+
+    /// The session that proves and carries secrets: salted with V and unbound.
+    pub(crate) fn hmac(&self) -> Result<AuthSession> {
+        self.hmac.ok_or(KeyStoreError::Malformed { what: "the order of vault key uses" })
     }
 
     pub(crate) fn is_for(&self, anchor: &Anchor) -> bool {
@@ -76,11 +135,12 @@ impl Link {
 
     pub(crate) fn container_key(&mut self) -> Result<ContainerKey> {
         let key = self.find(|place| &place.key, "the container key's index")?;
-        self.tpm.prepare(self.hmac, Then::Continue, Use::EncryptResponse)?;
+        let hmac = self.hmac()?;
+        self.tpm.prepare(hmac, Then::Continue, Use::EncryptResponse)?;
         let size = self.place.key.size;
         let data = self
             .tpm
-            .execute_with_session(Some(self.hmac), |c| c.nv_read(NvAuth::NvIndex(key), key, size, 0))
+            .execute_with_session(Some(hmac), |c| c.nv_read(NvAuth::NvIndex(key), key, size, 0))
             .during("reading the container key")?;
         self.tpm.forget(key.into())?;
         // libtss2 decrypts a response in the buffer that received it, and keeps the buffer. The next response writes over it:
@@ -99,7 +159,7 @@ impl Link {
     /// An index and its Name, if it is defined, in answers that are authenticated. A reply without a session carries nothing
     /// that vouches for it, an error reply never does: a chip on the bus could say that an index is gone, or another's.
     pub(crate) fn look_up(&mut self, index: u32) -> Result<Option<(NvIndexHandle, Name)>> {
-        let (step, hmac) = ("looking for an index", self.hmac);
+        let (step, hmac) = ("looking for an index", self.hmac()?);
         self.tpm.prepare(hmac, Then::Continue, Use::Audit)?;
         let (capability, _) = self
             .tpm
@@ -205,7 +265,7 @@ impl Link {
 
     /// V is not needed any more in this operation.
     pub(crate) fn flush_v(&mut self) -> Result<()> {
-        match self.v.take() {
+        match self.v.take_if(|_| self.tpm.ends(Then::End)) {
             Some(v) => self.tpm.flush(v),
             None => Ok(()),
         }
@@ -232,15 +292,15 @@ impl Link {
         step: &'static str,
         refused: impl Fn(Code) -> Option<KeyStoreError>,
     ) -> Result<()> {
-        let policy = self.policy()?;
-        self.tpm.prepare(self.hmac, then, Use::Authorize)?;
+        let (policy, hmac) = (self.policy()?, self.hmac()?);
+        self.tpm.prepare(hmac, then, Use::Authorize)?;
         let (nonce, cp_hash, policy_ref) = (Nonce::default(), Digest::default(), Nonce::default());
         self.tpm
-            .execute_with_session(Some(self.hmac), |c| {
+            .execute_with_session(Some(hmac), |c| {
                 c.policy_secret(policy, entity.into(), nonce, cp_hash, policy_ref, None)
             })
             .map_err(|e| code(e).and_then(refused).unwrap_or_else(|| failed(step, e)))?;
-        self.tpm.ended(self.hmac, then);
+        self.tpm.ended(hmac, then);
         Ok(())
     }
 

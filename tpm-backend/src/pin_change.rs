@@ -12,22 +12,22 @@ use vault_core::{
 use crate::{
     connection::Use,
     error::Result,
-    link::Link,
+    link::{Link, Proven},
     raw,
     unlocked::{CHANGING, UnlockedTpm, secret_index, xor},
 };
 
 pub(crate) fn change(unlocked: &mut UnlockedTpm<'_>, new: &PinSecrets) -> Result<()> {
-    let (secret, generation) = (&unlocked.secret, unlocked.generation);
-    let both = {
-        let (old, new) = (masked(secret, &unlocked.mask), masked(secret, &new.mask));
-        secret_index(&old, &new, generation | CHANGING)
-    };
-    unlocked.tpm.on_link(&unlocked.anchor, |link| {
+    let Proven { secret, generation, .. } = &unlocked.tpm.on_link(&unlocked.anchor, |link| {
         // Before anything is written: a PIN index that somebody replaced takes any PIN, and V takes S alone.
         link.try_vault_secret()?;
         link.prove_pin(Then::Continue)?;
-        link.write_secret_index(&both, 0, Use::EncryptCommand, Then::Continue)
+        let proven =
+            link.proven.take().ok_or(KeyStoreError::Malformed { what: "the order of vault key uses" })?;
+        let (old, new) = (masked(&proven.secret, &proven.pin.mask), masked(&proven.secret, &new.mask));
+        let both = secret_index(&old, &new, proven.generation | CHANGING);
+        link.write_secret_index(&both, 0, Use::EncryptCommand, Then::Continue)?;
+        Ok(proven)
     })?;
     // tss-esapi 7.7 lacks NV_ChangeAuth, and a TPM without resource manager has one client at a time.
     unlocked.tpm.close();
@@ -41,7 +41,7 @@ pub(crate) fn change(unlocked: &mut UnlockedTpm<'_>, new: &PinSecrets) -> Result
             KeyStoreError::WrongPin => KeyStoreError::Replaced { what: "the PIN index" },
             other => other,
         })?;
-        write_settled(link, secret, &new.mask, generation, Then::End)
+        write_settled(link, secret, &new.mask, *generation, Then::End)
     });
     // The new PIN is in force by now; the next unlock settles the rest.
     settled.map_err(in_doubt)

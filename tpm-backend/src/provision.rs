@@ -147,8 +147,8 @@ fn define(
         Some(auth) => Some(Auth::try_from(auth.expose_secret().to_vec()).during("defining an index")?),
         None => None,
     };
-    link.tpm.prepare(link.hmac, Then::Continue, Use::EncryptCommand)?;
-    let hmac = link.hmac;
+    let hmac = link.hmac()?;
+    link.tpm.prepare(hmac, Then::Continue, Use::EncryptCommand)?;
     Ok(link.tpm.execute_with_session(Some(hmac), |c| c.nv_define_space(Provision::Owner, auth, public)))
 }
 

@@ -11,6 +11,7 @@ use vault_core::{
         UnlockedKeys,
     },
     pin::PinSecrets,
+    secret_from,
 };
 use zeroize::Zeroize;
 
@@ -35,14 +36,33 @@ pub struct Tpm {
     pub(crate) route: Route,
     owner_auth: Option<SecretSlice<u8>>,
     link: Option<Link>,
+    /// Of the vault last opened, where it is kept.
+    container_key: Option<(Anchor, ContainerKey)>,
 }
 
 impl Tpm {
     /// A TPM at `address`; nothing is sent to it yet.
     #[must_use]
     pub fn new(address: Address) -> Self {
-        let route = Route { address, leftovers: Leftovers::default() };
-        Self { route, owner_auth: None, link: None }
+        let route = Route { address, leftovers: Leftovers::default(), keeps: false };
+        Self { route, owner_auth: None, link: None, container_key: None }
+    }
+
+    /// For a process that goes on: what an operation has loaded and proven is kept for the next one, across vaults being
+    /// opened and closed, until [`Tpm::park`]. Who keeps others out of the TPM meanwhile is up to the caller.
+    #[must_use]
+    pub fn keeping(mut self) -> Self {
+        self.route.keeps = true;
+        self
+    }
+
+    /// Unloads what was kept, and forgets the PIN. What needs no PIN is still remembered: where the vault's objects are, and
+    /// the container key.
+    pub fn park(&mut self) {
+        if self.link.as_mut().is_some_and(|link| link.park().is_err()) {
+            self.route.leftovers.suspect();
+            self.close();
+        }
     }
 
     /// Gives the TPM's owner authorization, where it is set: set-up and wipe need it, and the count of
@@ -64,7 +84,11 @@ impl Tpm {
         operation: impl FnOnce(&mut Link) -> Result<T>,
     ) -> Result<T> {
         self.guarded(|tpm| match tpm.link.take() {
-            Some(link) if link.is_for(anchor) => operation(tpm.link.insert(link)),
+            Some(link) if link.is_for(anchor) => {
+                let link = tpm.link.insert(link);
+                link.resume()?;
+                operation(link)
+            }
             other => {
                 drop(other);
                 let owner = tpm.owner_auth()?;
@@ -77,12 +101,14 @@ impl Tpm {
     /// Runs `operation` so that nothing stays in the TPM if it fails.
     pub(crate) fn guarded<T>(&mut self, operation: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.route.leftovers.may_be() {
+            // What it holds would be swept away with the rest.
+            self.link = None;
             self.sweep()?;
         }
         let result = operation(self);
         wipe_stack();
         let Err(error) = result else { return result };
-        self.link = None;
+        (self.link, self.container_key) = (None, None);
         if lost_a_reply(&error) || self.may_be_cleared(&error) {
             self.route.leftovers.suspect();
         }
@@ -134,6 +160,10 @@ impl Drop for Tpm {
     }
 }
 
+fn copy(key: &ContainerKey) -> ContainerKey {
+    secret_from(|out| out.copy_from_slice(key.expose_secret()))
+}
+
 /// Overwrites what returned calls left below on the stack: tss-esapi hands libtss2's structures around by value.
 #[inline(never)]
 #[expect(clippy::large_stack_arrays, reason = "it has to be as large as what it overwrites")]
@@ -162,7 +192,16 @@ impl KeyStore for Tpm {
     }
 
     fn container_key(&mut self, anchor: &Anchor) -> Result<ContainerKey> {
-        self.on_link(anchor, Link::container_key)
+        if let Some((of, key)) = &self.container_key
+            && of == anchor
+        {
+            return Ok(copy(key));
+        }
+        let key = self.on_link(anchor, Link::container_key)?;
+        if self.route.keeps {
+            self.container_key = Some((anchor.clone(), copy(&key)));
+        }
+        Ok(key)
     }
 
     fn unlock<'a>(&'a mut self, anchor: &Anchor, pin: &PinSecrets) -> Result<Box<dyn UnlockedKeys + 'a>> {
@@ -180,7 +219,9 @@ impl KeyStore for Tpm {
     }
 
     fn release(&mut self) {
-        self.close();
+        if !self.route.keeps {
+            self.close();
+        }
     }
 
     fn erase(&mut self, anchor: &Anchor, mandate: Mandate) -> Result<Erased> {
@@ -188,6 +229,7 @@ impl KeyStore for Tpm {
         self.close();
         let owner = self.owner_auth()?;
         let erased = self.on_link(anchor, |link| erase::erase(link, owner.as_ref(), mandate));
+        self.container_key = None;
         self.close();
         erased
     }

@@ -18,7 +18,7 @@ use crate::{
     anchor::WrappedKey,
     connection::Use,
     error::{During, Result, code, failed},
-    link::{Link, forged},
+    link::{Link, Proven, forged},
     pin_change,
     templates::{self, GENERATION_AT, MASKED},
     tpm::Tpm,
@@ -31,11 +31,7 @@ pub(crate) const CHANGING: u64 = 1 << 63;
 pub(crate) struct UnlockedTpm<'a> {
     pub(crate) tpm: &'a mut Tpm,
     pub(crate) anchor: Anchor,
-    pub(crate) generation: u64,
-    /// The mask of the PIN that was proven.
-    pub(crate) mask: Secret,
-    /// S, V's authValue.
-    pub(crate) secret: Secret,
+    generation: u64,
 }
 
 /// What `NV_sec` holds.
@@ -47,9 +43,15 @@ struct Unmasked {
 
 impl<'a> UnlockedTpm<'a> {
     pub(crate) fn unlock(tpm: &'a mut Tpm, anchor: &Anchor, pin: &PinSecrets) -> Result<Self> {
-        let (secret, generation) = tpm.on_link(anchor, |link| unlock(link, pin))?;
-        let mask = secret_from(|out| out.copy_from_slice(pin.mask.expose_secret()));
-        Ok(Self { tpm, anchor: anchor.clone(), generation, mask, secret })
+        let generation = tpm.on_link(anchor, |link| match &link.proven {
+            Some(proven) if proven.pin == *pin => Ok(proven.generation),
+            _ => {
+                let (secret, generation) = unlock(link, pin)?;
+                link.proven = Some(Proven { pin: pin.clone(), secret, generation });
+                Ok(generation)
+            }
+        })?;
+        Ok(Self { tpm, anchor: anchor.clone(), generation })
     }
 
     fn on_link<T>(&mut self, operation: impl FnOnce(&mut Link) -> Result<T>) -> Result<T> {
@@ -59,7 +61,9 @@ impl<'a> UnlockedTpm<'a> {
 
 impl Drop for UnlockedTpm<'_> {
     fn drop(&mut self) {
-        self.tpm.close();
+        if !self.tpm.route.keeps {
+            self.tpm.close();
+        }
     }
 }
 
@@ -87,7 +91,11 @@ impl UnlockedKeys for UnlockedTpm<'_> {
                 link.flush_v()?;
             }
             link.prove_pin(then)?;
-            link.write_secret_index(&generation.to_be_bytes(), GENERATION_AT, Use::Authorize, then)
+            link.write_secret_index(&generation.to_be_bytes(), GENERATION_AT, Use::Authorize, then)?;
+            if let Some(proven) = &mut link.proven {
+                proven.generation = generation;
+            }
+            Ok(())
         })?;
         self.generation = generation;
         Ok(())
@@ -144,8 +152,8 @@ pub(crate) fn xor(data: &[u8; 32], mask: &Secret) -> Secret {
 fn create_key(link: &mut Link) -> Result<CreatedKey> {
     let template = templates::account_key(link.place.policies.needs_pin)?;
     let v = link.v()?;
-    link.tpm.prepare(link.hmac, Then::Continue, Use::Authorize)?;
-    let hmac = link.hmac;
+    let hmac = link.hmac()?;
+    link.tpm.prepare(hmac, Then::Continue, Use::Authorize)?;
     let made = link
         .tpm
         .execute_with_session(Some(hmac), |c| c.create(v, template.clone(), None, None, None, None))
@@ -172,8 +180,8 @@ fn public_key(made: &Public, template: &Public) -> Result<PublicKey> {
 
 fn sign(link: &mut Link, key: WrappedKey, digest: &[u8; 32], then: Then) -> Result<Signature> {
     let v = link.v()?;
-    link.tpm.prepare(link.hmac, Then::Continue, Use::Authorize)?;
-    let hmac = link.hmac;
+    let hmac = link.hmac()?;
+    link.tpm.prepare(hmac, Then::Continue, Use::Authorize)?;
     let key = link
         .tpm
         .load(hmac, |c| c.load(v, key.private, key.public))

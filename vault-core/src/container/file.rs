@@ -37,14 +37,16 @@ CREATE INDEX passkey_by_bucket ON passkey (bucket);
 CREATE TABLE tree (node INTEGER PRIMARY KEY, children BLOB NOT NULL) STRICT;
 CREATE TABLE tries (id INTEGER PRIMARY KEY CHECK (id = 0), wrong INTEGER NOT NULL) STRICT;";
 
-/// The lock on a vault's folder. Unlocked by name: a child that is just being started has a copy of the
-/// descriptor, and would keep the vault busy.
-#[derive(Debug)]
-struct Lock(File);
+/// The lock on a vault's folder: one process at a time. Clones hold it too.
+#[derive(Clone, Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held")] Arc<LockedFile>);
 
-impl Drop for Lock {
+#[derive(Debug)]
+struct LockedFile(File);
+
+impl Drop for LockedFile {
     fn drop(&mut self) {
-        // Closing the file unlocks it as well.
+        // Closing the file unlocks it too, unless a child that is just being started has a copy of the descriptor.
         self.0.unlock().ok();
     }
 }
@@ -53,7 +55,7 @@ impl Drop for Lock {
 #[derive(Debug)]
 pub struct Vacancy {
     dir: PathBuf,
-    lock: Arc<Lock>,
+    lock: Lock,
 }
 
 impl Vacancy {
@@ -104,7 +106,7 @@ impl Vacancy {
         fs::rename(&draft, &path).map_err(|source| io_error(&path, source))?;
         remove_database(&draft)?;
         sync(&self.dir)?;
-        Ok(Container { db: connect(&path)?, dir: self.dir.clone(), lock: Arc::clone(&self.lock) })
+        Ok(Container { db: connect(&path)?, dir: self.dir.clone(), lock: self.lock.clone() })
     }
 }
 
@@ -113,8 +115,7 @@ impl Vacancy {
 pub struct Container {
     pub(super) db: Connection,
     dir: PathBuf,
-    // Held until the container is dropped: one process at a time.
-    lock: Arc<Lock>,
+    lock: Lock,
 }
 
 impl Container {
@@ -126,16 +127,26 @@ impl Container {
 
     /// Opens and locks the container in `dir`.
     pub fn open(dir: &Path) -> Result<Self, ContainerError> {
-        let path = dir.join(VAULT_FILE);
         if !Self::exists(dir)? {
             return Err(ContainerError::NotFound { dir: dir.to_owned() });
         }
-        let lock = lock(dir)?;
+        Self::open_locked(dir, lock(dir)?)
+    }
+
+    /// Opens the container in `dir`, whose lock is held already.
+    pub fn open_locked(dir: &Path, lock: Lock) -> Result<Self, ContainerError> {
+        let path = dir.join(VAULT_FILE);
         let db = connect(&path).map_err(|e| no_database(e, &path))?;
         check_format(&db, &path)?;
         // Only now: it writes to the file.
         use_wal(&db)?;
         Ok(Self { db, dir: dir.to_owned(), lock })
+    }
+
+    /// The lock, to keep the vault for oneself after the container is dropped.
+    #[must_use]
+    pub fn lock(&self) -> Lock {
+        self.lock.clone()
     }
 
     /// Where the vault is in its life; unauthenticated.
@@ -204,7 +215,7 @@ fn sync(dir: &Path) -> Result<(), ContainerError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| io_error(dir, source))
 }
 
-fn lock(dir: &Path) -> Result<Arc<Lock>, ContainerError> {
+fn lock(dir: &Path) -> Result<Lock, ContainerError> {
     let path = dir.join(LOCK_FILE);
     let failed = |source| io_error(&path, source);
     let mut options = OpenOptions::new();
@@ -221,7 +232,7 @@ fn lock(dir: &Path) -> Result<Arc<Lock>, ContainerError> {
     }
     file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
     writeln!(file, "{}", std::process::id()).map_err(failed)?;
-    Ok(Arc::new(Lock(file)))
+    Ok(Lock(Arc::new(LockedFile(file))))
 }
 
 fn connect(path: &Path) -> Result<Connection, ContainerError> {

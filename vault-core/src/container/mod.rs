@@ -13,7 +13,7 @@ mod store;
 mod tree;
 
 pub use account::{Account, AccountId};
-pub use file::{Container, LOCK_FILE, VAULT_FILE, Vacancy};
+pub use file::{Container, LOCK_FILE, Lock, VAULT_FILE, Vacancy};
 pub use header::State;
 pub use store::Store;
 

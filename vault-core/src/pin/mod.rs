@@ -8,6 +8,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use hkdf::Hkdf;
 use secrecy::{ExposeSecret, SecretBox};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 use zeroize::Zeroizing;
 
@@ -88,6 +89,21 @@ pub struct PinSecrets {
     pub auth: Secret,
     /// K3: masks the vault key's secret S in the TPM's NV memory.
     pub mask: Secret,
+}
+
+impl Clone for PinSecrets {
+    fn clone(&self) -> Self {
+        let copy = |secret: &Secret| secret_from(|out| out.copy_from_slice(secret.expose_secret()));
+        Self { auth: copy(&self.auth), mask: copy(&self.mask) }
+    }
+}
+
+/// In constant time.
+impl PartialEq for PinSecrets {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |a: &Secret, b: &Secret| a.expose_secret().ct_eq(b.expose_secret());
+        (same(&self.auth, &other.auth) & same(&self.mask, &other.mask)).into()
+    }
 }
 
 impl PinSecrets {
