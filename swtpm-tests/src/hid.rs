@@ -5,13 +5,23 @@
     reason = "a device that breaks the framing fails the test"
 )]
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use ciborium::Value;
 use rustix::{
     fd::OwnedFd,
-    net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType, connect, recv, send, socket},
+    net::{
+        AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType, connect, recv, send, socket,
+        sockopt::{Timeout, set_socket_timeout},
+    },
 };
+
+/// A device that has not answered by then never will. Prompts give up after a minute.
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// One client with a channel.
 #[derive(Debug)]
@@ -44,16 +54,26 @@ impl HidClient {
     /// Sends one message and returns the command and data of its answer; keepalives are skipped.
     ///
     /// # Panics
-    /// If the answer is no message.
+    /// If there is no answer, or it is no message.
     #[must_use]
     pub fn call(&self, command: u8, data: &[u8]) -> (u8, Vec<u8>) {
-        self.send(command, data);
-        loop {
-            let (command, data) = self.receive();
+        self.try_call(command, data).expect("the daemon answers")
+    }
+
+    /// The same of a device that may end meanwhile.
+    ///
+    /// # Panics
+    /// If the answer is no message.
+    pub fn try_call(&self, command: u8, data: &[u8]) -> io::Result<(u8, Vec<u8>)> {
+        self.try_send(command, data)?;
+        let sent = Instant::now();
+        while sent.elapsed() < PATIENCE {
+            let (command, data) = self.try_receive()?;
             if command != 0x3b {
-                return (command, data);
+                return Ok((command, data));
             }
         }
+        Err(io::ErrorKind::TimedOut.into())
     }
 
     /// Sends a CTAP command with its parameters and returns the status and what came with it.
@@ -76,12 +96,17 @@ impl HidClient {
     /// # Panics
     /// If the device is gone.
     pub fn send(&self, command: u8, data: &[u8]) {
+        self.try_send(command, data).expect("the daemon reads");
+    }
+
+    fn try_send(&self, command: u8, data: &[u8]) -> io::Result<()> {
         let (first, rest) = data.split_at(data.len().min(57));
         let length = u16::try_from(data.len()).expect("a message").to_be_bytes();
-        self.packet(&[&self.channel[..], &[command | 0x80], &length, first].concat());
+        self.try_packet(&[&self.channel[..], &[command | 0x80], &length, first].concat())?;
         for (n, part) in (0_u8..).zip(rest.chunks(59)) {
-            self.packet(&[&self.channel[..], &[n], part].concat());
+            self.try_packet(&[&self.channel[..], &[n], part].concat())?;
         }
+        Ok(())
     }
 
     /// Sends one packet, filled up with zeros.
@@ -89,9 +114,14 @@ impl HidClient {
     /// # Panics
     /// If the device is gone.
     pub fn packet(&self, bytes: &[u8]) {
+        self.try_packet(bytes).expect("the daemon reads");
+    }
+
+    fn try_packet(&self, bytes: &[u8]) -> io::Result<()> {
         let mut packet = bytes.to_vec();
         packet.resize(64, 0);
-        send(&self.socket, &packet, SendFlags::NOSIGNAL).expect("the daemon reads");
+        send(&self.socket, &packet, SendFlags::NOSIGNAL)?;
+        Ok(())
     }
 
     /// The next message on this channel.
@@ -100,28 +130,33 @@ impl HidClient {
     /// If it is none, or the device is gone.
     #[must_use]
     pub fn receive(&self) -> (u8, Vec<u8>) {
-        let first = self.next_packet();
+        self.try_receive().expect("the daemon answers")
+    }
+
+    fn try_receive(&self) -> io::Result<(u8, Vec<u8>)> {
+        let first = self.next_packet()?;
         let length = usize::from(u16::from_be_bytes([first[5], first[6]]));
         let mut data = first[7..].to_vec();
         let mut sequence = 0;
         while data.len() < length {
-            let packet = self.next_packet();
+            let packet = self.next_packet()?;
             assert_eq!(packet[4], sequence, "packets come in order");
             sequence += 1;
             data.extend(&packet[5..]);
         }
         data.truncate(length);
-        (first[4] & 0x7f, data)
+        Ok((first[4] & 0x7f, data))
     }
 
-    fn next_packet(&self) -> [u8; 64] {
+    fn next_packet(&self) -> io::Result<[u8; 64]> {
         loop {
             let mut packet = [0; 64];
-            let (read, _) =
-                recv(&self.socket, &mut packet[..], RecvFlags::empty()).expect("the daemon answers");
-            assert_eq!(read, 64, "the daemon ended");
+            let (read, _) = recv(&self.socket, &mut packet[..], RecvFlags::empty())?;
+            if read != 64 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             if packet[..4] == self.channel {
-                return packet;
+                return Ok(packet);
             }
         }
     }
@@ -129,6 +164,7 @@ impl HidClient {
 
 fn open(path: &Path) -> io::Result<OwnedFd> {
     let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None)?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }

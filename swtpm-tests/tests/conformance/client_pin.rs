@@ -4,41 +4,21 @@ use ciborium::Value;
 use ctap::{Declined, Status};
 use swtpm_tests::PIN;
 
-use super::{Bench, Platform, WRONG, get_assertion, map, member, platform::authenticate, with};
+use super::{
+    Bench, Platform, WRONG, get_assertion, map, member,
+    platform::{authenticate, client_pin as sub},
+    with,
+};
 
 const COMMAND: u8 = 0x06;
 const SUBCOMMANDS_WITH_KEY_AGREEMENT: [u8; 5] = [3, 4, 5, 6, 9];
 
-fn sub(protocol: u8, subcommand: u8) -> Value {
-    map([(1.into(), protocol.into()), (2.into(), subcommand.into())])
-}
-
-fn set_pin(platform: &Platform, padded: &Value) -> Value {
-    let request = with(&sub(platform.protocol, 3), 3, platform.public.clone());
-    let proof = platform.authenticate(padded.as_bytes().unwrap());
-    with(&with(&request, 5, padded.clone()), 4, proof)
-}
-
-fn change_pin(platform: &Platform, old: &str, new: &str) -> Value {
-    let (hash, padded) = (platform.pin_hash(old), platform.padded(new.as_bytes()));
-    let request = with(&sub(platform.protocol, 4), 3, platform.public.clone());
-    let message = [padded.as_bytes().unwrap().as_slice(), hash.as_bytes().unwrap()].concat();
-    with(&with(&with(&request, 4, platform.authenticate(&message)), 5, padded), 6, hash)
-}
-
-fn pin_token(platform: &Platform, pin: &str) -> Value {
-    let request = with(&sub(platform.protocol, 5), 3, platform.public.clone());
-    with(&request, 6, platform.pin_hash(pin))
-}
-
 fn token_using_pin(platform: &Platform, pin: &str) -> Value {
-    let request = with(&pin_token(platform, pin), 2, Value::from(9));
-    with(&with(&request, 9, Value::from(2)), 10, Value::from("example.org"))
+    platform.token_using_pin(pin, 2, Some("example.org"))
 }
 
 fn token_using_uv(platform: &Platform) -> Value {
-    let request = with(&sub(platform.protocol, 6), 3, platform.public.clone());
-    with(&with(&request, 9, Value::from(2)), 10, Value::from("example.org"))
+    platform.token_using_uv(2, Some("example.org"))
 }
 
 fn retries(bench: &mut Bench) -> (Option<Value>, Option<Value>) {
@@ -58,9 +38,9 @@ fn unknown_subcommands_protocols_and_missing_parameters_are_refused() {
     for protocol in [1, 2] {
         let platform = bench.platform(protocol);
         let requests = [
-            set_pin(&platform, &platform.padded(PIN.as_bytes())),
-            change_pin(&platform, PIN, WRONG),
-            pin_token(&platform, PIN),
+            platform.set_pin(&platform.padded(PIN.as_bytes())),
+            platform.change_pin(PIN, WRONG),
+            platform.pin_token(PIN),
             token_using_uv(&platform),
             token_using_pin(&platform, PIN),
         ];
@@ -103,12 +83,12 @@ fn set_pin_refuses() {
     let mut bench = Bench::without_vault();
     for protocol in [1, 2] {
         let platform = bench.platform(protocol);
-        let good = set_pin(&platform, &platform.padded(PIN.as_bytes()));
+        let good = platform.set_pin(&platform.padded(PIN.as_bytes()));
         let forged = with(&good, 4, Value::Bytes(vec![0; if protocol == 1 { 16 } else { 32 }]));
         bench.refuses("6.5.5.5 step 5", COMMAND, &forged, Status::PinAuthInvalid);
-        let short = set_pin(&platform, &Value::Bytes(platform.encrypt(&[b'7'; 48])));
+        let short = platform.set_pin(&Value::Bytes(platform.encrypt(&[b'7'; 48])));
         bench.refuses("6.5.5.5 step 7", COMMAND, &short, Status::InvalidParameter);
-        let no_blocks = set_pin(&platform, &Value::Bytes(vec![1; 17]));
+        let no_blocks = platform.set_pin(&Value::Bytes(vec![1; 17]));
         bench.refuses("6.5.5.5 step 6", COMMAND, &no_blocks, Status::PinAuthInvalid);
         for (what, pin) in [
             ("too short", &b"49381"[..]),
@@ -120,13 +100,13 @@ fn set_pin_refuses() {
             ("not UTF-8", b"\xff\xfe493817"),
             ("not normalized", "e\u{301}493817".as_bytes()),
         ] {
-            let request = set_pin(&platform, &platform.padded(pin));
+            let request = platform.set_pin(&platform.padded(pin));
             bench.refuses(what, COMMAND, &request, Status::PinPolicyViolation);
         }
         assert!(!bench.vault.dir.exists());
     }
     let platform = bench.platform(1);
-    let good = set_pin(&platform, &platform.padded(PIN.as_bytes()));
+    let good = platform.set_pin(&platform.padded(PIN.as_bytes()));
     bench.ok(COMMAND, &good);
     bench.refuses("6.5.5.5 step 3, there is one", COMMAND, &good, Status::PinAuthInvalid);
 }
@@ -136,27 +116,27 @@ fn change_pin_refuses() {
     for protocol in [1, 2] {
         let mut bench = Bench::new();
         let platform = bench.platform(protocol);
-        let good = change_pin(&platform, PIN, WRONG);
+        let good = platform.change_pin(PIN, WRONG);
         let forged = with(&good, 4, Value::Bytes(vec![0; if protocol == 1 { 16 } else { 32 }]));
         bench.refuses("6.5.5.6 step 6", COMMAND, &forged, Status::PinAuthInvalid);
         assert_eq!(retries(&mut bench), (Some(8.into()), Some(false.into())));
         bench.refuses(
             "6.5.5.6 step 13",
             COMMAND,
-            &change_pin(&platform, PIN, "49381"),
+            &platform.change_pin(PIN, "49381"),
             Status::PinPolicyViolation,
         );
-        bench.ok(COMMAND, &change_pin(&platform, PIN, WRONG));
-        bench.refuses("6.5.5.6 step 10", COMMAND, &change_pin(&platform, PIN, WRONG), Status::PinInvalid);
+        bench.ok(COMMAND, &platform.change_pin(PIN, WRONG));
+        bench.refuses("6.5.5.6 step 10", COMMAND, &platform.change_pin(PIN, WRONG), Status::PinInvalid);
         assert_eq!(retries(&mut bench), (Some(7.into()), Some(false.into())));
         let new = bench.platform(protocol);
         bench.refuses(
             "6.5.5.6: the key is a new one",
             COMMAND,
-            &change_pin(&platform, WRONG, PIN),
+            &platform.change_pin(WRONG, PIN),
             Status::PinAuthInvalid,
         );
-        bench.ok(COMMAND, &change_pin(&new, WRONG, PIN));
+        bench.ok(COMMAND, &new.change_pin(WRONG, PIN));
     }
 }
 
@@ -164,7 +144,7 @@ fn change_pin_refuses() {
 fn tokens_are_refused() {
     let mut bench = Bench::new();
     let platform = bench.platform(2);
-    let old = pin_token(&platform, PIN);
+    let old = platform.pin_token(PIN);
     bench.refuses("6.5.5.7.1", COMMAND, &with(&old, 9, Value::from(2)), Status::InvalidParameter);
     bench.refuses("6.5.5.7.1", COMMAND, &with(&old, 10, Value::from("x")), Status::InvalidParameter);
     for (name, request) in
@@ -212,7 +192,7 @@ fn three_wrong_pins_in_a_row_block_until_the_next_start_and_eight_for_good() {
         wrong(&mut bench, Status::PinAuthBlocked);
         let platform = bench.platform(2);
         for request in
-            [token_using_pin(&platform, PIN), pin_token(&platform, PIN), change_pin(&platform, PIN, WRONG)]
+            [token_using_pin(&platform, PIN), platform.pin_token(PIN), platform.change_pin(PIN, WRONG)]
         {
             bench.refuses("even the right one", COMMAND, &request, Status::PinAuthBlocked);
         }
@@ -222,7 +202,7 @@ fn three_wrong_pins_in_a_row_block_until_the_next_start_and_eight_for_good() {
     wrong(&mut bench, Status::PinInvalid);
     wrong(&mut bench, Status::PinBlocked);
     let platform = bench.platform(2);
-    for request in [token_using_pin(&platform, PIN), change_pin(&platform, PIN, WRONG)] {
+    for request in [token_using_pin(&platform, PIN), platform.change_pin(PIN, WRONG)] {
         bench.refuses("6.5.5.6 step 4, none left", COMMAND, &request, Status::PinBlocked);
     }
     bench.restart();
@@ -235,8 +215,7 @@ fn three_wrong_pins_in_a_row_block_until_the_next_start_and_eight_for_good() {
 fn without_a_vault_there_is_no_pin() {
     let mut bench = Bench::without_vault();
     let platform = bench.platform(2);
-    for request in
-        [token_using_pin(&platform, PIN), pin_token(&platform, PIN), change_pin(&platform, PIN, WRONG)]
+    for request in [token_using_pin(&platform, PIN), platform.pin_token(PIN), platform.change_pin(PIN, WRONG)]
     {
         bench.refuses("no PIN", COMMAND, &request, Status::PinNotSet);
     }

@@ -6,19 +6,9 @@ use ciborium::Value;
 use ctap::Status;
 use sha2::{Digest, Sha256};
 
-use super::{Bench, Token, descriptor, encoded, make_credential, map, member, options, with};
+use super::{Bench, descriptor, make_credential, map, member, options, platform::manage as sub, with};
 
 const COMMAND: u8 = 0x0a;
-
-fn sub(subcommand: u8, parameters: Option<Value>) -> Value {
-    with(&map([(1.into(), subcommand.into())]), 2, parameters)
-}
-
-fn proven(token: &Token, request: &Value) -> Value {
-    let parameters = member(request, 2).map(encoded).unwrap_or_default();
-    let subcommand = u8::try_from(member(request, 1).unwrap().as_integer().unwrap()).unwrap();
-    token.prove(request, (4, 3), &[&[subcommand][..], &parameters].concat())
-}
 
 fn of_site(rp_id: &str) -> Value {
     map([(1.into(), Value::Bytes(Sha256::digest(rp_id).to_vec()))])
@@ -58,7 +48,7 @@ fn nothing_is_told_renamed_or_deleted_without_the_right_token() {
     for request in all_subcommands(&id) {
         bench.refuses("its step 1", COMMAND, &request, Status::PuatRequired);
         let token = bench.token(2, 0x04, None);
-        let good = proven(&token, &request);
+        let good = token.manage(&request);
         bench.refuses("its step 2, no protocol", COMMAND, &with(&good, 3, None), Status::MissingParameter);
         bench.refuses(
             "its step 2, another",
@@ -85,7 +75,7 @@ fn nothing_is_told_renamed_or_deleted_without_the_right_token() {
             Status::PinAuthInvalid,
         );
         // What proves one subcommand proves no other.
-        let other = proven(&token, &sub(99, member(&request, 2).cloned()));
+        let other = token.manage(&sub(99, member(&request, 2).cloned()));
         bench.refuses(
             "its step 3, another verb",
             COMMAND,
@@ -94,11 +84,11 @@ fn nothing_is_told_renamed_or_deleted_without_the_right_token() {
         );
         for (permissions, rp_id) in [(0x02, "example.org"), (0x01, "example.org"), (0x04, "example.net")] {
             let token = bench.token(2, permissions, Some(rp_id));
-            bench.refuses("its step 4", COMMAND, &proven(&token, &request), Status::PinAuthInvalid);
+            bench.refuses("its step 4", COMMAND, &token.manage(&request), Status::PinAuthInvalid);
         }
         let token = bench.token(2, 0x04, None);
         bench.now += Duration::from_secs(30);
-        bench.refuses("its step 3, expired", COMMAND, &proven(&token, &request), Status::PinAuthInvalid);
+        bench.refuses("its step 3, expired", COMMAND, &token.manage(&request), Status::PinAuthInvalid);
     }
     assert_eq!(bench.vault_accounts(), 4);
 }
@@ -107,10 +97,10 @@ fn nothing_is_told_renamed_or_deleted_without_the_right_token() {
 fn a_token_for_one_site_manages_that_site_alone() {
     let (mut bench, id) = bench();
     let token = bench.token(1, 0x04, Some("example.org"));
-    let [metadata, sites, credentials, delete, update] = all_subcommands(&id).map(|r| proven(&token, &r));
+    let [metadata, sites, credentials, delete, update] = all_subcommands(&id).map(|r| token.manage(&r));
     bench.refuses("6.8.2", COMMAND, &metadata, Status::PinAuthInvalid);
     bench.refuses("6.8.3", COMMAND, &sites, Status::PinAuthInvalid);
-    let elsewhere = proven(&token, &sub(4, Some(of_site("example.com"))));
+    let elsewhere = token.manage(&sub(4, Some(of_site("example.com"))));
     bench.refuses("6.8.4", COMMAND, &elsewhere, Status::PinAuthInvalid);
     bench.ok(COMMAND, &credentials);
     bench.ok(COMMAND, &update);
@@ -124,28 +114,28 @@ fn each_step_refuses() {
     let (mut bench, id) = bench();
     let token = bench.token(2, 0x04, None);
     for subcommand in [0, 8, 255] {
-        bench.refuses("6.8", COMMAND, &proven(&token, &sub(subcommand, None)), Status::InvalidSubcommand);
+        bench.refuses("6.8", COMMAND, &token.manage(&sub(subcommand, None)), Status::InvalidSubcommand);
     }
     bench.refuses("6.8", COMMAND, &map([]), Status::MissingParameter);
     for subcommand in [4, 6, 7] {
-        bench.refuses("6.8", COMMAND, &proven(&token, &sub(subcommand, None)), Status::MissingParameter);
+        bench.refuses("6.8", COMMAND, &token.manage(&sub(subcommand, None)), Status::MissingParameter);
     }
-    let nowhere = proven(&token, &sub(4, Some(of_site("example.net"))));
+    let nowhere = token.manage(&sub(4, Some(of_site("example.net"))));
     bench.refuses("6.8.4", COMMAND, &nowhere, Status::NoCredentials);
-    let none = proven(&token, &sub(6, Some(map([(2.into(), descriptor(&[1; 32]))]))));
+    let none = token.manage(&sub(6, Some(map([(2.into(), descriptor(&[1; 32]))]))));
     bench.refuses("6.8.5", COMMAND, &none, Status::NoCredentials);
     let user = map([("id".into(), Value::Bytes(b"bob".to_vec()))]);
-    let other = proven(&token, &sub(7, Some(map([(2.into(), descriptor(&id)), (3.into(), user)]))));
+    let other = token.manage(&sub(7, Some(map([(2.into(), descriptor(&id)), (3.into(), user)]))));
     bench.refuses("6.8.6", COMMAND, &other, Status::InvalidParameter);
     bench.refuses("6.8.3, nothing begun", COMMAND, &sub(3, None), Status::NotAllowed);
     bench.refuses("6.8.4, nothing begun", COMMAND, &sub(5, None), Status::NotAllowed);
 
-    bench.ok(COMMAND, &proven(&token, &sub(2, None)));
+    bench.ok(COMMAND, &token.manage(&sub(2, None)));
     bench.refuses("6.8.4, something else begun", COMMAND, &sub(5, None), Status::NotAllowed);
-    bench.ok(COMMAND, &proven(&token, &sub(2, None)));
+    bench.ok(COMMAND, &token.manage(&sub(2, None)));
     bench.ok(COMMAND, &sub(3, None));
     bench.refuses("6.8.3, no more", COMMAND, &sub(3, None), Status::NotAllowed);
-    bench.ok(COMMAND, &proven(&token, &sub(4, Some(of_site("example.org")))));
+    bench.ok(COMMAND, &token.manage(&sub(4, Some(of_site("example.org")))));
     bench.now += Duration::from_secs(30);
     bench.refuses("6.8.4, too late", COMMAND, &sub(5, None), Status::NotAllowed);
 }
@@ -154,7 +144,7 @@ fn each_step_refuses() {
 fn an_empty_vault_has_nothing_to_list() {
     let mut bench = Bench::new();
     let token = bench.token(2, 0x04, None);
-    bench.refuses("6.8.3", COMMAND, &proven(&token, &sub(2, None)), Status::NoCredentials);
-    let metadata = bench.ok(COMMAND, &proven(&token, &sub(1, None)));
+    bench.refuses("6.8.3", COMMAND, &token.manage(&sub(2, None)), Status::NoCredentials);
+    let metadata = bench.ok(COMMAND, &token.manage(&sub(1, None)));
     assert_eq!(member(&metadata, 1), Some(&0.into()));
 }

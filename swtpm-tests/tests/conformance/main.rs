@@ -14,13 +14,14 @@ mod credential_management;
 mod get_assertion;
 mod make_credential;
 mod messages;
+#[path = "../platform/mod.rs"]
 mod platform;
 
 use std::{path::PathBuf, time::Duration};
 
 use ciborium::Value;
 use ctap::{Ask, Authenticator, Declined, Env, Person, Status, Vaults};
-use platform::Platform;
+use platform::{Platform, Token, client_pin, descriptor, encoded, map, member, options, with};
 use swtpm_tests::{PIN, TestTpm, pin, rng};
 use tempfile::TempDir;
 use tpm_backend::Tpm;
@@ -33,39 +34,6 @@ use vault_core::{
 };
 
 const WRONG: &str = "739184205";
-
-/// A map of a request.
-fn map<const N: usize>(members: [(Value, Value); N]) -> Value {
-    Value::Map(members.to_vec())
-}
-
-/// A member of a map that has integers for keys.
-fn member(map: &Value, key: i64) -> Option<&Value> {
-    map.as_map()?.iter().find(|(k, _)| *k == key.into()).map(|(_, value)| value)
-}
-
-/// The request with a member put in or taken out, in canonical order.
-fn with(request: &Value, key: i64, value: impl Into<Option<Value>>) -> Value {
-    let mut members: Vec<_> = request.as_map().unwrap().clone();
-    members.retain(|(k, _)| *k != key.into());
-    members.extend(value.into().map(|value| (key.into(), value)));
-    members.sort_by_key(|(key, _)| encoded(key));
-    Value::Map(members)
-}
-
-fn encoded(value: &Value) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    ciborium::into_writer(value, &mut bytes).unwrap();
-    bytes
-}
-
-fn options(name: &str, value: bool) -> Value {
-    map([(name.into(), value.into())])
-}
-
-fn descriptor(id: &[u8]) -> Value {
-    map([("id".into(), Value::Bytes(id.to_vec())), ("type".into(), "public-key".into())])
-}
 
 /// The one vault of a folder.
 struct Folder {
@@ -208,35 +176,15 @@ impl Bench {
     }
 
     fn platform(&mut self, protocol: u8) -> Platform {
-        let reply = self.ok(0x06, &map([(1.into(), protocol.into()), (2.into(), 2.into())]));
+        let reply = self.ok(0x06, &client_pin(protocol, 2));
         Platform::agree(protocol, member(&reply, 1).unwrap())
     }
 
     /// A token for the PIN, with permissions (§6.5.5.7.2).
     fn token(&mut self, protocol: u8, permissions: u8, rp_id: Option<&str>) -> Token {
         let platform = self.platform(protocol);
-        let request = map([
-            (1.into(), protocol.into()),
-            (2.into(), 9.into()),
-            (3.into(), platform.public.clone()),
-            (6.into(), platform.pin_hash(PIN)),
-            (9.into(), permissions.into()),
-        ]);
-        let reply = self.ok(0x06, &with(&request, 10, rp_id.map(Value::from)));
-        Token { protocol, key: platform.decrypt(member(&reply, 2).unwrap().as_bytes().unwrap()) }
-    }
-}
-
-struct Token {
-    protocol: u8,
-    key: Vec<u8>,
-}
-
-impl Token {
-    /// The request with `pinUvAuthParam` and `pinUvAuthProtocol`, whose keys these are.
-    fn prove(&self, request: &Value, (param, protocol): (i64, i64), message: &[u8]) -> Value {
-        let proof = platform::authenticate(self.protocol, &self.key, message);
-        with(&with(request, param, proof), protocol, Value::from(self.protocol))
+        let reply = self.ok(0x06, &platform.token_using_pin(PIN, permissions, rp_id));
+        platform.token(&reply)
     }
 }
 
