@@ -61,6 +61,7 @@ torture:
 
 bench:
 	@scripts/dependencies build demo
+	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench --workspace --benches
 
 lint: tools

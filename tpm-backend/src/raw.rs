@@ -46,14 +46,17 @@ pub fn prepare_process() -> std::io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// Makes libtss2 fit for it: no messages of its own on stderr, and nothing readable in what it frees. It does not wipe its copies of authValues and decrypted parameters, so glibc is told to overwrite what is
-/// freed: blocks over about 1 KiB, such as libtss2 keeps objects, sessions and buffers in. Smaller ones go through a cache
-/// that glibc leaves alone. Call it first thing in `main`.
+/// Makes libtss2 fit for it: no messages of its own on stderr, and nothing readable in what it frees. It does not wipe its
+/// copies of authValues and decrypted parameters, so glibc is told to overwrite what is freed: blocks over about 1 KiB, such
+/// as libtss2 keeps objects, sessions and buffers in. Smaller ones go through a cache that glibc leaves alone. What a key
+/// derivation works in goes back to the system at once. Call it first thing in `main`.
 pub fn prepare_libtss2() {
-    // SAFETY: no pointers; this only changes what `free` does from now on. It fails for unknown options alone.
+    // SAFETY: no pointers; this only changes what `malloc` and `free` do from now on. It fails for unknown options alone.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::mallopt(libc::M_PERTURB, 0x5a);
+        // Otherwise it grows with the first such block that is freed, and those after it stay.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
     }
     // SAFETY: the caller has started no other thread that could read the environment meanwhile.
     unsafe { std::env::set_var("TSS2_LOG", "all+NONE") };
