@@ -18,11 +18,14 @@ pub(crate) const SIGN: u8 = 0x02;
 pub(crate) const MANAGE: u8 = 0x04;
 
 /// Status codes (§8.2).
-pub(crate) const NO_CREDENTIALS: u8 = 0x2e;
-pub(crate) const PIN_INVALID: u8 = 0x31;
-pub(crate) const PIN_AUTH_INVALID: u8 = 0x33;
-pub(crate) const PIN_AUTH_BLOCKED: u8 = 0x34;
-pub(crate) const PUAT_REQUIRED: u8 = 0x36;
+pub(crate) mod status {
+    pub(crate) const OPERATION_DENIED: u8 = 0x27;
+    pub(crate) const NO_CREDENTIALS: u8 = 0x2e;
+    pub(crate) const PIN_INVALID: u8 = 0x31;
+    pub(crate) const PIN_AUTH_INVALID: u8 = 0x33;
+    pub(crate) const PIN_AUTH_BLOCKED: u8 = 0x34;
+    pub(crate) const PUAT_REQUIRED: u8 = 0x36;
+}
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -165,7 +168,7 @@ impl Site {
     pub(crate) fn list(&self, token: &Token) -> Answer<Vec<Listed>> {
         let of_site = map([(1.into(), Value::Bytes(Sha256::digest(RP).to_vec()))]);
         let first = match self.call(0x0a, &token.manage(&manage(4, Some(of_site)))) {
-            Err(Refusal::Status(NO_CREDENTIALS)) => return Ok(Vec::new()),
+            Err(Refusal::Status(status::NO_CREDENTIALS)) => return Ok(Vec::new()),
             answer => answer?,
         };
         let total = u64::try_from(member(&first, 9).unwrap().as_integer().unwrap()).unwrap();
