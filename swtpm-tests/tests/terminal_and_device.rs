@@ -366,7 +366,7 @@ impl Side for Browser {
 
     fn list(&mut self, pin: &str) -> Said<BTreeMap<Vec<u8>, String>> {
         let listed = self.with_token(pin, MANAGE, |site, token| site.list(token));
-        listed.map(|all| all.into_iter().map(|listed| (listed.id, listed.name)).collect())
+        listed.map(|all| all.into_iter().map(|listed| (listed.passkey.id, listed.name)).collect())
     }
 
     fn change_pin(&mut self, old: &str, new: &str) -> Said<()> {
