@@ -107,11 +107,16 @@ impl Token {
             (Some(bound), Some(rp_id)) => bound == rp_id,
             (Some(_), None) => false,
         };
-        if !allowed || !self.permissions.contain(Permissions::MANAGE_CREDENTIALS) {
+        if !allowed || !self.manages() {
             return Err(Status::PinAuthInvalid);
         }
         self.unused = false;
         Ok(())
+    }
+
+    /// Whether it allows to manage any credentials.
+    pub(crate) fn manages(&self) -> bool {
+        self.permissions.contain(Permissions::MANAGE_CREDENTIALS)
     }
 
     /// Whether it allows `permission` for `rp_id`, to which it is bound from then on (§6.1.2 step 11.1, §6.2.2 step 6.1).
