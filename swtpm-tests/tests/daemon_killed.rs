@@ -215,6 +215,7 @@ impl Bench {
         scene.proxy.arm(Fault::once(at, FaultKind::Before(Arc::new(kill))));
         let answer = self.run(&scene, token.as_ref());
         scene.proxy.disarm();
+        scene.device.kill();
         wait_for(&scene.proxy);
         match &answer {
             Err(Refusal::Gone(_)) => assert_eq!(scene.proxy.fired(), 1, "{point}"),
