@@ -327,6 +327,9 @@ impl From<CeremonyError> for Failure {
             CeremonyError::Container(e) => e.into(),
             CeremonyError::KeyStore(e) => e.into(),
             CeremonyError::Excluded => Self::excluded(),
+            CeremonyError::PinChangeDue => {
+                Self::new(Exit::PinRefused, message).next("Use \"passhold pin change\".")
+            }
             _ => Self::new(Exit::NoPasskey, message)
                 .next("\"passhold list\" shows which passkey is for which site."),
         }

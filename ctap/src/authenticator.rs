@@ -4,6 +4,7 @@ use ciborium::Value;
 use rand_core::CryptoRng;
 use vault_core::{
     OpenError, Vault, VaultError,
+    container::Settings,
     keystore::{KeyStoreError, TpmKind},
     pin::{PinMaterial, PinPolicy},
     webauthn::UserPresent,
@@ -12,11 +13,13 @@ use vault_core::{
 use crate::{
     Ask, Declined, Person, Status,
     cbor::{self, Map},
-    client_pin,
+    client_pin, config,
     credential_management::{self, Listing},
     failure::Result,
     get_assertion::{self, NextAssertions},
-    get_info, make_credential,
+    get_info,
+    large_blobs::{self, Pending},
+    make_credential,
     parameters::PinUvAuth,
     pin_protocol::KeyAgreement,
     reset,
@@ -75,6 +78,7 @@ pub struct Authenticator {
 /// What a command of the kind "get next" goes on with.
 enum Next {
     Assertions(NextAssertions),
+    LargeBlob(Pending),
     Credentials(Listing),
 }
 
@@ -150,7 +154,7 @@ impl Authenticator {
             0x07 => reset::run(self, env).map(|()| None),
             0x08 => {
                 let Some(Next::Assertions(next)) = next else { return Err(Status::NotAllowed.into()) };
-                let (reply, next) = get_assertion::next(next, env)?;
+                let (reply, next) = get_assertion::next(self, next, env)?;
                 self.next = next.map(Next::Assertions);
                 Ok(Some(reply))
             }
@@ -161,6 +165,13 @@ impl Authenticator {
                 self.next = next.map(Next::Credentials);
                 Ok(reply)
             }
+            0x0c => {
+                let pending = next.and_then(Next::into_large_blob);
+                let (reply, next) = large_blobs::run(self, Map::decode(parameters)?, pending, env)?;
+                self.next = next.map(Next::LargeBlob);
+                Ok(reply)
+            }
+            0x0d => config::run(self, Map::decode(parameters)?, env).map(|()| None),
             // §6.9: authenticatorSelection.
             0x0b => Ok(env.asking().confirm(&Ask::Select).map(|_| None)?),
             _ => Err(Status::InvalidCommand.into()),
@@ -206,6 +217,11 @@ impl Env<'_> {
         self.person
     }
 
+    /// What the vault keeps besides its passkeys.
+    pub(crate) fn settings(&mut self) -> Result<Settings> {
+        if self.vaults.exist() { Ok(self.vaults.open()?.settings()?) } else { Ok(Settings::default()) }
+    }
+
     /// Asks for presence within a ceremony, where nobody answering is a refusal (§6.1.2 steps 1 and 14, §6.2.2 steps 1 and 9).
     pub(crate) fn presence(&mut self, ask: &Ask<'_>) -> Result<UserPresent> {
         refused(self.asking().confirm(ask))
@@ -224,14 +240,16 @@ impl Next {
     fn deadline(&self) -> Duration {
         match self {
             Self::Assertions(next) => next.deadline(),
+            Self::LargeBlob(pending) => pending.deadline(),
             Self::Credentials(listing) => listing.deadline(),
         }
     }
 
     fn into_listing(self) -> Option<Listing> {
-        match self {
-            Self::Credentials(listing) => Some(listing),
-            Self::Assertions(_) => None,
-        }
+        if let Self::Credentials(listing) = self { Some(listing) } else { None }
+    }
+
+    fn into_large_blob(self) -> Option<Pending> {
+        if let Self::LargeBlob(pending) = self { Some(pending) } else { None }
     }
 }

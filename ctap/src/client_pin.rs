@@ -1,12 +1,14 @@
 //! authenticatorClientPIN (CTAP 2.2 §6.5.5).
 
-use std::rc::Rc;
+use std::{rc::Rc, slice};
 
 use ciborium::Value;
 use vault_core::{
-    PIN_LIMIT, UnlockError, Unlocked,
+    PIN_LIMIT, Secret, UnlockError, Unlocked,
+    container::{PersistentToken, Settings},
     keystore::KeyStoreError,
-    pin::{self, Pin, PinMaterial, PinSecrets},
+    pin::{self, Pin, PinMaterial, PinPolicy, PinSecrets},
+    secret_from,
     webauthn::{RpId, UserPresent},
 };
 use zeroize::Zeroizing;
@@ -110,7 +112,7 @@ fn set_pin(authenticator: &mut Authenticator, mut request: Request, env: &mut En
     if !shared.verify(&new_pin, &param) {
         return Err(Status::PinAuthInvalid.into());
     }
-    let pin = new_pin_of(authenticator, &shared, &new_pin)?;
+    let pin = new_pin_of(authenticator.policy, &shared, &new_pin)?;
     Ok(env.vaults.set_up(&pin.material())?)
 }
 
@@ -124,9 +126,10 @@ fn change_pin(authenticator: &mut Authenticator, mut request: Request, env: &mut
         return Err(Status::PinAuthInvalid.into());
     }
     let material = pin_hash_of(&shared, &hash)?;
-    let new = with_pin(authenticator, &material, env, |authenticator, unlocked, _| {
-        let new = new_pin_of(authenticator, &shared, &new_pin)?;
-        Ok(unlocked.change_pin(&new.material())?)
+    let min_length = env.settings()?.min_pin_length;
+    let new = with_pin(authenticator, &material, env, |authenticator, unlocked, _, rng| {
+        let new = new_pin_of(authenticator.policy.at_least(min_length), &shared, &new_pin)?;
+        Ok(unlocked.change_pin(&new.material(), rng)?)
     });
     // §6.5.5.6 step 14: tokens were given out for the old one.
     authenticator.lock();
@@ -171,14 +174,9 @@ fn token_for_pin(
     not_blocked(authenticator, env)?;
     let shared = peer.share(authenticator)?;
     let material = pin_hash_of(&shared, &hash)?;
-    let unlock = with_pin(authenticator, &material, env, |_, _, unlock| Ok(unlock))?;
-    Ok(give_token(
-        authenticator,
-        &shared,
-        Verification { unlock: Rc::new(unlock), present: None },
-        scope,
-        env,
-    ))
+    let unlock = with_pin(authenticator, &material, env, |_, _, unlock, _| Ok(unlock))?;
+    let verification = Verification { unlock: Rc::new(unlock), present: None };
+    give_token(authenticator, &shared, verification, scope, env)
 }
 
 /// getPinUvAuthTokenUsingUvWithPermissions (§6.5.5.7.3).
@@ -200,7 +198,7 @@ fn token_using_uv(
         UvError::Wrong => Status::UvInvalid.into(),
         UvError::Failed(failure) => failure,
     })?;
-    Ok(give_token(authenticator, &shared, verification, (permissions, rp_id), env))
+    give_token(authenticator, &shared, verification, (permissions, rp_id), env)
 }
 
 fn give_token(
@@ -209,14 +207,37 @@ fn give_token(
     verification: Verification,
     scope: (Permissions, Option<RpId>),
     env: &mut Env<'_>,
-) -> Value {
+) -> Result<Value> {
     let Verification { unlock, present } = verification;
+    let settings = env.settings()?;
+    // §6.5.5.7: there is one thing that this PIN is still good for.
+    if settings.pin_change_due {
+        return Err(Status::PinPolicyViolation.into());
+    }
+    if scope.0 == Permissions::LIST_CREDENTIALS {
+        let token = persistent_token(settings, &unlock, env)?;
+        return Ok(map([(0x02, bytes(shared.encrypt(&[token], env.rng)))]));
+    }
     // A new passkey is confirmed with its account's name, which nobody has said yet.
     let present: Option<UserPresent> = present.filter(|_| !scope.0.contain(Permissions::MAKE_CREDENTIAL));
     let token = Token::begin(shared.protocol(), unlock, scope, present, env.now, env.rng);
-    let encrypted = shared.encrypt(&token.value, env.rng);
+    let encrypted = shared.encrypt(slice::from_ref(&token.value), env.rng);
     authenticator.token = Some(token);
-    map([(0x02, bytes(encrypted))])
+    Ok(map([(0x02, bytes(encrypted))]))
+}
+
+/// The persistentPinUvAuthToken (§6.5.2.2), made when it is first asked for.
+fn persistent_token(mut settings: Settings, unlock: &PinSecrets, env: &mut Env<'_>) -> Result<Secret> {
+    let token = if let Some(token) = &settings.persistent_token {
+        token.clone()
+    } else {
+        let mut token = PersistentToken([0; 32]);
+        env.rng.fill_bytes(&mut token.0);
+        settings.persistent_token = Some(token.clone());
+        env.vaults.open()?.unlock_with(unlock)?.configure(&settings, env.rng)?;
+        token
+    };
+    Ok(secret_from(|out| out.copy_from_slice(&token.0)))
 }
 
 /// No try is spent where none is left (§6.5.5.6 and §6.5.5.7, their steps about retries).
@@ -235,14 +256,19 @@ fn with_pin<T>(
     authenticator: &mut Authenticator,
     material: &PinMaterial,
     env: &mut Env<'_>,
-    operation: impl FnOnce(&mut Authenticator, Unlocked<'_>, PinSecrets) -> Result<T>,
+    operation: impl FnOnce(
+        &mut Authenticator,
+        Unlocked<'_>,
+        PinSecrets,
+        &mut dyn rand_core::CryptoRng,
+    ) -> Result<T>,
 ) -> Result<T> {
     let mut vault = env.vaults.open()?;
     let secrets = vault.secrets(material);
     let error = match vault.unlock_with(&secrets) {
         Ok(unlocked) => {
             authenticator.pin_was_right();
-            return operation(authenticator, unlocked, secrets);
+            return operation(authenticator, unlocked, secrets, env.rng);
         }
         Err(error) => error,
     };
@@ -266,7 +292,7 @@ fn pin_hash_of(shared: &SharedSecret, encrypted: &[u8]) -> Result<PinMaterial> {
 }
 
 /// §6.5.5.5 steps 5 to 7, and the vault's own policy.
-fn new_pin_of(authenticator: &Authenticator, shared: &SharedSecret, encrypted: &[u8]) -> Result<Pin> {
+fn new_pin_of(policy: PinPolicy, shared: &SharedSecret, encrypted: &[u8]) -> Result<Pin> {
     let padded = shared.decrypt(encrypted).ok_or(Status::PinAuthInvalid)?;
     if padded.len() != PADDED_PIN {
         return Err(Status::InvalidParameter.into());
@@ -275,5 +301,5 @@ fn new_pin_of(authenticator: &Authenticator, shared: &SharedSecret, encrypted: &
     let text = padded.get(..end).and_then(|pin| std::str::from_utf8(pin).ok());
     // Platforms hash what they send, so what is not normalized would never be right again.
     let text = text.filter(|text| pin::is_normalized(text)).ok_or(Status::PinPolicyViolation)?;
-    Ok(authenticator.policy.accept(text).map_err(|_| Status::PinPolicyViolation)?)
+    Ok(policy.accept(text).map_err(|_| Status::PinPolicyViolation)?)
 }

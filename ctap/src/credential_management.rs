@@ -6,6 +6,7 @@ use ciborium::Value;
 use vault_core::{
     container::{Account, AccountId, Damage},
     pin::PinSecrets,
+    secret_from,
     webauthn::{RpId, cose_key},
 };
 
@@ -68,15 +69,21 @@ pub(crate) fn run(
         let token = authenticator.token_that_proves(auth.as_ref().ok_or(Status::PuatRequired)?, &message)?;
         if token.manages() { Ok(()) } else { Err(Status::PinAuthInvalid.into()) }
     };
+    let may_list = |authenticator: &mut Authenticator, rp_id: Option<&RpId>, env: &mut Env<'_>| {
+        if proves_persistently(auth.as_ref(), &message, env)? {
+            return Ok(());
+        }
+        prove(authenticator, rp_id).map(drop)
+    };
     match subcommand {
         0x01 => {
-            prove(authenticator, None)?;
+            may_list(authenticator, None, env)?;
             let count = discoverable(env)?.len();
             let left = uint(ROOM.saturating_sub(count));
             Ok((Some(map([(0x01, uint(count)), (0x02, left)])), None))
         }
         0x02 => {
-            prove(authenticator, None)?;
+            may_list(authenticator, None, env)?;
             let mut first_of_each: Vec<Account> = Vec::new();
             for (_, account) in discoverable(env)? {
                 if !first_of_each.iter().any(|known| known.rp_id == account.rp_id) {
@@ -91,7 +98,7 @@ pub(crate) fn run(
             let mut found: Vec<Account> =
                 discoverable(env)?.into_iter().map(|(_, account)| account).collect();
             found.retain(|account| account.rp_id.hash() == hash.as_slice());
-            prove(authenticator, found.first().map(|account| &account.rp_id))?;
+            may_list(authenticator, found.first().map(|account| &account.rp_id), env)?;
             let total = found.len();
             credential(found.into_iter(), Some(total), env)
         }
@@ -128,6 +135,13 @@ fn proven(
     let token = authenticator.token_that_proves(auth.ok_or(Status::PuatRequired)?, message)?;
     token.use_to_manage(rp_id)?;
     Ok(Rc::clone(&token.unlock))
+}
+
+/// Whether `auth` is of the persistent token, which lists and does nothing else (§6.8.2 to §6.8.4).
+fn proves_persistently(auth: Option<&PinUvAuth>, message: &[u8], env: &mut Env<'_>) -> Result<bool> {
+    let (Some(auth), Some(token)) = (auth, env.settings()?.persistent_token) else { return Ok(false) };
+    let token = secret_from(|out| out.copy_from_slice(&token.0));
+    Ok(auth.protocol()?.verify(&token, message, &auth.param))
 }
 
 fn discoverable(env: &mut Env<'_>) -> Result<Vec<(AccountId, Account)>> {
@@ -172,6 +186,8 @@ fn credential(mut rest: vec::IntoIter<Account>, total: Option<usize>, env: &mut 
         (0x08, Some(cose_key(&key))),
         (0x09, total.and_then(uint)),
         (0x0a, Some(account.protection.level().into())),
+        (0x0b, account.extras.large_blob_key.as_ref().and_then(|key| bytes(key.0))),
+        (0x0c, Some(account.extras.third_party_payment.into())),
     ]);
     Ok((Some(reply), more(Rest::Credentials(rest), env.now)))
 }

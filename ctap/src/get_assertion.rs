@@ -11,6 +11,7 @@ use crate::{
     Ask, Authenticator, Declined, Env, Status,
     authenticator::refused,
     cbor::{Map, bytes, map, uint},
+    extensions::OnGet,
     failure::{Failure, Result},
     parameters::{self, Options, PinUvAuth},
     token::Permissions,
@@ -25,6 +26,7 @@ struct Request {
     rp_id: RpId,
     client_data: ClientDataHash,
     allow: Option<Vec<Vec<u8>>>,
+    extensions: OnGet,
     options: Options,
     auth: Option<PinUvAuth>,
 }
@@ -35,6 +37,7 @@ pub(crate) struct NextAssertions {
     ids: Vec<AccountId>,
     rp_id: RpId,
     client_data: ClientDataHash,
+    extensions: OnGet,
     unlock: Rc<PinSecrets>,
     until: Duration,
 }
@@ -52,6 +55,7 @@ impl Request {
             client_data: parameters::client_data_hash(&mut map, 0x02)?,
             // Step 7.2: an empty list is none.
             allow: parameters::credential_list(&mut map, 0x03)?.filter(|list| !list.is_empty()),
+            extensions: OnGet::take(&mut map)?,
             options: Options::take(&mut map, 0x05)?,
             auth: PinUvAuth::take(&mut map, 0x06, 0x07)?,
         })
@@ -82,6 +86,7 @@ pub(crate) fn run(
         return Err(Status::UnsupportedOption.into());
     }
     let up = request.options.up != Some(false);
+    request.extensions.check(up)?;
     // Step 5: alwaysUv, where 5.4 has our own prompt verify if the platform did not.
     if up && !protected {
         return Err(Status::PuatRequired.into());
@@ -125,15 +130,20 @@ pub(crate) fn run(
         ids: found.into_iter().rev().map(|(id, _)| id).collect(),
         rp_id: request.rp_id,
         client_data: request.client_data,
+        extensions: request.extensions,
         unlock: verified.unlock,
         until: env.now,
     };
-    sign(series, present, number, selected, env)
+    sign(authenticator, series, present, (number, selected), env)
 }
 
 /// authenticatorGetNextAssertion (§6.3). A series is only had where no presence was asked for.
-pub(crate) fn next(series: NextAssertions, env: &mut Env<'_>) -> Result<(Value, Option<NextAssertions>)> {
-    sign(series, None, None, Selected::ByNobody, env)
+pub(crate) fn next(
+    authenticator: &Authenticator,
+    series: NextAssertions,
+    env: &mut Env<'_>,
+) -> Result<(Value, Option<NextAssertions>)> {
+    sign(authenticator, series, None, (None, Selected::ByNobody), env)
 }
 
 /// Whether the person chose among several.
@@ -175,16 +185,18 @@ fn choose(
 
 /// Step 13, with the next passkey of the series.
 fn sign(
+    authenticator: &Authenticator,
     mut series: NextAssertions,
     present: Option<UserPresent>,
-    number: Option<usize>,
-    selected: Selected,
+    (number, selected): (Option<usize>, Selected),
     env: &mut Env<'_>,
 ) -> Result<(Value, Option<NextAssertions>)> {
     let id = series.ids.pop().ok_or(Status::NotAllowed)?;
     let mut vault = env.vaults.open()?;
-    let unlocked = vault.unlock_with(&series.unlock)?;
-    let made = unlocked.get_assertion(&series.rp_id, id, &series.client_data, present)?;
+    let account = vault.account(id)?;
+    let mut unlocked = vault.unlock_with(&series.unlock)?;
+    let outputs = series.extensions.answer(&account, authenticator, &mut unlocked, env.rng)?;
+    let made = unlocked.get_assertion(&series.rp_id, id, &series.client_data, present, &outputs)?;
     let reply = map([
         (0x01, Some(parameters::descriptor(made.account.credential_id.as_bytes()))),
         (0x02, bytes(made.data.as_bytes())),
@@ -192,6 +204,7 @@ fn sign(
         (0x04, made.account.discoverable.then(|| parameters::user_entity(&made.account))),
         (0x05, number.and_then(uint)),
         (0x06, (selected == Selected::ByPerson).then_some(true.into())),
+        (0x07, series.extensions.large_blob_key(&made.account)),
     ]);
     series.until = env.now + NEXT_WITHIN;
     Ok((reply, Some(series).filter(|series| !series.ids.is_empty())))

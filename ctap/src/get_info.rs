@@ -1,9 +1,13 @@
 use ciborium::Value;
-use vault_core::webauthn::aaguid;
+use vault_core::{
+    container::{Extras, Settings},
+    webauthn::aaguid,
+};
 
 use crate::{
     Authenticator, Env,
     cbor::{bytes, map, uint},
+    extensions::SUPPORTED,
     failure::Result,
     hid::MAX_MESSAGE,
     parameters::{MAX_CREDENTIALS_IN_LIST, es256},
@@ -16,20 +20,25 @@ const CREDENTIAL_ID_LENGTH: usize = 32;
 pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Value> {
     let protected = env.vaults.exist();
     let kind = env.vaults.kind()?;
+    let settings = env.settings()?;
     let options = map([
         ("rk", Some(true.into())),
         ("up", Some(true.into())),
         ("uv", Some(protected.into())),
         ("alwaysUv", Some(true.into())),
         ("credMgmt", Some(true.into())),
+        ("authnrCfg", Some(true.into())),
         ("clientPin", Some(protected.into())),
+        ("largeBlobs", Some(true.into())),
+        ("perCredMgmtRO", Some(true.into())),
         ("pinUvAuthToken", Some(true.into())),
+        ("setMinPINLength", Some(true.into())),
         // §6.4: false where alwaysUv is true.
         ("makeCredUvNotRqd", Some(false.into())),
     ]);
     Ok(map([
         (0x01, Some(Value::Array(vec!["FIDO_2_0".into()]))),
-        (0x02, Some(Value::Array(vec!["credProtect".into()]))),
+        (0x02, Some(Value::Array(SUPPORTED.map(Value::from).to_vec()))),
         (0x03, bytes(aaguid(kind))),
         (0x04, Some(options)),
         (0x05, uint(MAX_MESSAGE)),
@@ -38,6 +47,10 @@ pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Va
         (0x08, uint(CREDENTIAL_ID_LENGTH)),
         (0x09, Some(Value::Array(vec!["usb".into()]))),
         (0x0a, Some(Value::Array(vec![es256()]))),
-        (0x0d, uint(authenticator.policy.min_length())),
+        (0x0b, uint(Settings::MAX_LARGE_BLOBS)),
+        (0x0c, Some(settings.pin_change_due.into())),
+        (0x0d, uint(authenticator.policy.at_least(settings.min_pin_length).min_length())),
+        (0x0f, uint(Extras::MAX_BLOB)),
+        (0x10, uint(Settings::MAX_RP_IDS)),
     ]))
 }

@@ -6,11 +6,14 @@
 mod authenticator;
 mod cbor;
 mod client_pin;
+mod config;
 mod credential_management;
+mod extensions;
 mod failure;
 mod get_assertion;
 mod get_info;
 pub mod hid;
+mod large_blobs;
 mod make_credential;
 mod parameters;
 mod person;

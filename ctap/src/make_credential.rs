@@ -7,6 +7,7 @@ use vault_core::{
 use crate::{
     Ask, Authenticator, Env, Status,
     cbor::{Map, bytes, map},
+    extensions::{Made, OnMake},
     failure::Result,
     parameters::{self, Options, PinUvAuth},
     token::Permissions,
@@ -23,7 +24,7 @@ struct Request {
     exclude: Vec<Vec<u8>>,
     options: Options,
     auth: Option<PinUvAuth>,
-    protection: Option<Protection>,
+    extensions: OnMake,
     enterprise: bool,
     attestation: Attestation,
 }
@@ -42,7 +43,7 @@ impl Request {
             exclude: parameters::credential_list(&mut map, 0x05)?.unwrap_or_default(),
             options: Options::take(&mut map, 0x07)?,
             auth: PinUvAuth::take(&mut map, 0x08, 0x09)?,
-            protection: protection(&mut map)?,
+            extensions: OnMake::take(&mut map)?,
             enterprise: map.optional::<Value>(0x0a)?.is_some(),
             // §6.1: a list of "none" alone asks for no attestation.
             attestation: match formats.as_deref() {
@@ -68,6 +69,8 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
     if (uv && !protected) || request.options.up == Some(false) {
         return Err(Status::InvalidOption.into());
     }
+    let discoverable = request.options.rk == Some(true);
+    request.extensions.check(discoverable)?;
     // Step 6: alwaysUv, where 6.3 has our own prompt verify if the platform did not.
     if !protected {
         return Err(Status::PuatRequired.into());
@@ -105,38 +108,36 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
     };
     authenticator.token = None;
     // Steps 15 to 18.
-    let discoverable = request.options.rk == Some(true);
     let same = |(id, a): &(_, vault_core::container::Account)| {
         (discoverable && a.discoverable && a.user_handle == request.user.handle).then_some(*id)
     };
+    let mut vault = env.vaults.open()?;
+    let settings = vault.settings()?;
+    let mut unlocked = vault.unlock_with(&unlock)?;
+    // Without the extension a site gets what every key here is.
+    let protection = request.extensions.protection.unwrap_or(Protection::Required);
+    let asked = (&request.rp_id, discoverable);
+    let Made { extras, outputs } =
+        request.extensions.answer(asked, &settings, authenticator, &mut unlocked, env.rng)?;
+    let large_blob_key = extras.large_blob_key.clone();
     let new = NewCredential {
         rp_id: &request.rp_id,
         rp_name: &request.rp_name,
         user: &request.user,
         attestation: request.attestation,
         discoverable,
-        // Without the extension a site gets what every key here is.
-        protection: request.protection.unwrap_or(Protection::Required),
-        extensions: &request
-            .protection
-            .map_or(Value::Null, |protection| map([("credProtect", Some(protection.level().into()))])),
+        protection,
+        extensions: &outputs,
+        extras,
         replacing: known.iter().find_map(same),
     };
-    let mut vault = env.vaults.open()?;
-    let unlocked = vault.unlock_with(&unlock)?;
     let made = unlocked.make_credential(new, &request.client_data, present, env.unix_time, env.rng)?;
     Ok(map([
         (0x01, Some(made.attested.format().into())),
         (0x02, bytes(made.attested.data.as_bytes())),
         (0x03, Some(made.attested.statement())),
+        (0x05, large_blob_key.and_then(|key| bytes(key.0))),
     ]))
-}
-
-/// The extension that asks for one (§12.1). Others are none of ours, and ignored (step 15).
-fn protection(map: &mut Map) -> Result<Option<Protection>> {
-    let Some(mut extensions) = map.optional::<Map>(0x06)? else { return Ok(None) };
-    let level = extensions.optional("credProtect")?;
-    Ok(level.map(|level| Protection::from_level(level).ok_or(Status::InvalidOption)).transpose()?)
 }
 
 /// Step 3: the list is read to its end, so that what is malformed is refused.

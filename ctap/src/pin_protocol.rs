@@ -123,8 +123,8 @@ impl SharedSecret {
     }
 
     /// `encrypt` (§6.5.4), of whole blocks.
-    #[expect(clippy::expect_used, reason = "what is encrypted here is a token of two blocks")]
-    pub(crate) fn encrypt(&self, token: &Secret, rng: &mut dyn CryptoRng) -> Vec<u8> {
+    #[expect(clippy::expect_used, reason = "what is encrypted here is two blocks each")]
+    pub(crate) fn encrypt(&self, secrets: &[Secret], rng: &mut dyn CryptoRng) -> Vec<u8> {
         let mut iv = [0; BLOCK];
         if self.protocol == PinProtocol::Two {
             rng.fill_bytes(&mut iv);
@@ -132,7 +132,11 @@ impl SharedSecret {
         let cipher = cbc::Encryptor::<Aes256>::new(self.aes.expose_secret().into(), &iv.into());
         let mut out = if self.protocol == PinProtocol::Two { iv.to_vec() } else { Vec::new() };
         let start = out.len();
-        out.extend(token.expose_secret());
+        // Enough room at once, or a copy would be left behind as it grows.
+        out.reserve_exact(32 * secrets.len());
+        for secret in secrets {
+            out.extend(secret.expose_secret());
+        }
         let blocks = out.get_mut(start..).expect("just added");
         let len = blocks.len();
         cipher.encrypt_padded::<NoPadding>(blocks, len).expect("whole blocks");

@@ -7,6 +7,7 @@ pub enum Status {
     InvalidCommand = 0x01,
     InvalidParameter = 0x02,
     InvalidLength = 0x03,
+    InvalidSeq = 0x04,
     CborUnexpectedType = 0x11,
     InvalidCbor = 0x12,
     MissingParameter = 0x14,
@@ -14,6 +15,7 @@ pub enum Status {
     CredentialExcluded = 0x19,
     UnsupportedAlgorithm = 0x26,
     OperationDenied = 0x27,
+    KeyStoreFull = 0x28,
     UnsupportedOption = 0x2b,
     InvalidOption = 0x2c,
     KeepaliveCancel = 0x2d,
@@ -28,9 +30,11 @@ pub enum Status {
     PuatRequired = 0x36,
     PinPolicyViolation = 0x37,
     UvBlocked = 0x3c,
+    IntegrityFailure = 0x3d,
     InvalidSubcommand = 0x3e,
     UvInvalid = 0x3f,
     UnauthorizedPermission = 0x40,
+    LargeBlobStorageFull = 0x42,
     Other = 0x7f,
 }
 

@@ -39,14 +39,22 @@ impl Permissions {
     pub const GET_ASSERTION: Self = Self(0x02);
     /// Listing, renaming and deleting credentials.
     pub const MANAGE_CREDENTIALS: Self = Self(0x04);
-    /// What this authenticator can grant.
-    const SUPPORTED: Self = Self(0x07);
+    /// Writing large blobs.
+    pub const WRITE_LARGE_BLOBS: Self = Self(0x10);
+    /// Configuring the authenticator.
+    pub const CONFIGURE: Self = Self(0x20);
+    /// Listing credentials, until the PIN is changed. It is granted alone: its token is another.
+    pub const LIST_CREDENTIALS: Self = Self(0x40);
+    /// What this authenticator can grant at once.
+    const SUPPORTED: Self = Self(0x37);
 
     /// §6.5.5.7.2: 0 is an error, and so is what this authenticator cannot do.
     pub(crate) fn from_number(number: u64) -> Result<Self, Status> {
         match u8::try_from(number) {
             Ok(0) => Err(Status::InvalidParameter),
-            Ok(bits) if bits & !Self::SUPPORTED.0 == 0 => Ok(Self(bits)),
+            Ok(bits) if bits & !Self::SUPPORTED.0 == 0 || Self(bits) == Self::LIST_CREDENTIALS => {
+                Ok(Self(bits))
+            }
             _ => Err(Status::UnauthorizedPermission),
         }
     }
@@ -117,6 +125,15 @@ impl Token {
     /// Whether it allows to manage any credentials.
     pub(crate) fn manages(&self) -> bool {
         self.permissions.contain(Permissions::MANAGE_CREDENTIALS)
+    }
+
+    /// Whether it allows what is of no relying party (§6.10.2, §6.11).
+    pub(crate) fn use_to(&mut self, permission: Permissions) -> Result<(), Status> {
+        if !self.permissions.contain(permission) {
+            return Err(Status::PinAuthInvalid);
+        }
+        self.unused = false;
+        Ok(())
     }
 
     /// Whether it allows `permission` for `rp_id`, to which it is bound from then on (§6.1.2 step 11.1, §6.2.2 step 6.1).

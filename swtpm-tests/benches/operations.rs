@@ -98,7 +98,9 @@ impl Bench {
         self.measure("enrol, packed self", 1, &|vault| enroll(vault, "direct"));
         self.measure("list", 0, &|vault| drop(vault.accounts().unwrap()));
         self.measure("sign", 1, &|vault| sign(vault, "example.org"));
-        let change = |vault: &mut Vault<'_>| vault.unlock(&pin(PIN)).unwrap().change_pin(&pin(PIN)).unwrap();
+        let change = |vault: &mut Vault<'_>| {
+            vault.unlock(&pin(PIN)).unwrap().change_pin(&pin(PIN), &mut rng()).unwrap()
+        };
         self.measure("PIN change", 2, &change);
     }
 

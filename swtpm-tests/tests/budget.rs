@@ -85,7 +85,8 @@ fn every_operation_stays_within_its_budget() {
         let id = vault.accounts().unwrap()[0].0;
         vault.unlock(&pin(PIN)).unwrap().delete(id).unwrap();
     });
-    let change = here.commands(|vault| vault.unlock(&pin(PIN)).unwrap().change_pin(&pin(NEW_PIN)).unwrap());
+    let change = here
+        .commands(|vault| vault.unlock(&pin(PIN)).unwrap().change_pin(&pin(NEW_PIN), &mut rng()).unwrap());
     here.proxy.clear_record();
     vault_core::wipe(here.scene.dir(), &mut key_store(&here.proxy.tcti())).unwrap();
     let wipe = here.names();

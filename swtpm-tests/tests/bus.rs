@@ -125,7 +125,11 @@ fn whole_life() -> Life {
     let wrong = unlock_error(dir, &mut key_store(&tcti), WRONG_PIN);
     assert!(matches!(wrong, Some(UnlockError::WrongPin)));
     open(dir, &mut key_store(&tcti)).status().unwrap();
-    open(dir, &mut key_store(&tcti)).unlock(&pin(PIN)).unwrap().change_pin(&pin(NEW_PIN)).unwrap();
+    open(dir, &mut key_store(&tcti))
+        .unlock(&pin(PIN))
+        .unwrap()
+        .change_pin(&pin(NEW_PIN), &mut rng())
+        .unwrap();
     learn("after the PIN change", NEW_PIN);
     sign(dir, &mut key_store(&tcti), NEW_PIN);
     let id = accounts(dir, &mut key_store(&tcti))[0].0;
@@ -450,7 +454,7 @@ fn a_chip_on_the_bus_that_answers_read_public_with_its_own_key_learns_nothing() 
             let unlocked = vault.unlock(&pin(PIN)).unwrap();
             proxy.clear_record();
             proxy.arm(Fault::continuous(0, with_own_point(&attacker)));
-            kind_of(&unlocked.change_pin(&pin(NEW_PIN)).unwrap_err())
+            kind_of(&unlocked.change_pin(&pin(NEW_PIN), &mut rng()).unwrap_err())
         };
         let record = proxy.record();
         let reads = record.iter().filter(|e| e.code() == cc::READ_PUBLIC).count();
@@ -697,7 +701,11 @@ fn fifty_operations_on_one_key_store_leave_no_handle() {
             }
             5 => {
                 let next = if now == PIN { NEW_PIN } else { PIN };
-                open(scene.dir(), &mut keys).unlock(&pin(now)).unwrap().change_pin(&pin(next)).unwrap();
+                open(scene.dir(), &mut keys)
+                    .unlock(&pin(now))
+                    .unwrap()
+                    .change_pin(&pin(next), &mut rng())
+                    .unwrap();
                 now = next;
             }
             7 => {

@@ -376,7 +376,7 @@ fn under_a_forged_pin_index_no_passkey_is_made_or_deleted_and_no_pin_is_changed(
                     made.map(drop).map_err(|e| kind_of(&e))
                 }
                 "delete" => unlocked.delete(all[0].0).map_err(|e| kind_of(&e)),
-                _ => unlocked.change_pin(&pin("161803y")).map_err(|e| kind_of(&e)),
+                _ => unlocked.change_pin(&pin("161803y"), &mut rng()).map_err(|e| kind_of(&e)),
             })
         };
         let left = common::accounts(bench.scene.dir(), &mut bench.keys).len();
@@ -449,7 +449,7 @@ fn a_pin_change_killed_at_any_command_leaves_exactly_one_pin_and_all_keys() {
         let result = vault
             .unlock(&pin(&now))
             .map_err(|e| format!("{e:?}"))
-            .and_then(|unlocked| unlocked.change_pin(&pin(&next)).map_err(|e| format!("{e:?}")));
+            .and_then(|unlocked| unlocked.change_pin(&pin(&next), &mut rng()).map_err(|e| format!("{e:?}")));
         let fired = proxy.fired();
         drop(vault);
         drop(keys);
@@ -499,7 +499,11 @@ fn an_old_copy_of_the_container_holds_no_pin_state() {
     };
     copied(bench.scene.dir(), copy.path());
     let new = "correct horse 7";
-    open(bench.scene.dir(), &mut bench.keys).unlock(&pin(PIN)).unwrap().change_pin(&pin(new)).unwrap();
+    open(bench.scene.dir(), &mut bench.keys)
+        .unlock(&pin(PIN))
+        .unwrap()
+        .change_pin(&pin(new), &mut rng())
+        .unwrap();
     assert!(!works(copy.path(), &mut bench.keys, PIN));
     assert_eq!(sign_all(copy.path(), &mut bench.keys, new), 2);
     assert_eq!(sign_all(bench.scene.dir(), &mut bench.keys, new), 2);
@@ -524,7 +528,11 @@ fn every_pin_that_is_set_unlocks() {
         let next = format!("{:06}-{n}", (n * 7_919 + 271_828) % 1_000_000);
         let (k1, _) = bench.facts.derive(&next);
         assert_eq!(k1[31] & 1, 1);
-        open(bench.scene.dir(), &mut bench.keys).unlock(&pin(&now)).unwrap().change_pin(&pin(&next)).unwrap();
+        open(bench.scene.dir(), &mut bench.keys)
+            .unlock(&pin(&now))
+            .unwrap()
+            .change_pin(&pin(&next), &mut rng())
+            .unwrap();
         sign(bench.scene.dir(), &mut bench.keys, &next);
         now = next;
     }
@@ -550,7 +558,7 @@ fn a_pin_of_63_bytes_and_both_normal_forms_are_one_pin_each() {
     open(bench.scene.dir(), &mut bench.keys)
         .unlock(&pin(PIN))
         .unwrap()
-        .change_pin(&pin(&decomposed))
+        .change_pin(&pin(&decomposed), &mut rng())
         .unwrap();
     sign(bench.scene.dir(), &mut bench.keys, &longest);
     sign(bench.scene.dir(), &mut bench.keys, &decomposed);

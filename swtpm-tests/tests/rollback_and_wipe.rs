@@ -149,7 +149,12 @@ fn a_copy_from_before_a_pin_change_opens_with_the_new_pin_only() {
     let (dir, mut tpm) = (scene.dir(), scene.tpm.key_store());
     let id = enroll(dir, &mut tpm, "alice").unwrap();
     let old = copy(dir);
-    Vault::open(dir, &mut tpm).unwrap().unlock(&pin(PIN)).unwrap().change_pin(&pin("a new one")).unwrap();
+    Vault::open(dir, &mut tpm)
+        .unwrap()
+        .unlock(&pin(PIN))
+        .unwrap()
+        .change_pin(&pin("a new one"), &mut rng())
+        .unwrap();
     put(dir, &old);
     assert!(matches!(unlock_error(dir, &mut tpm), Some(UnlockError::WrongPin)));
     assert_eq!(signatures(dir, &mut tpm, PIN), 0);

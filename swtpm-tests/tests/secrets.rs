@@ -236,7 +236,7 @@ fn run(operation: &str, dir: &Path, tpm: &mut tpm_backend::Tpm, input: &mut Inpu
                 "delete" => unlocked.delete(id).unwrap(),
                 "PIN change" => {
                     let new = input.material();
-                    unlocked.change_pin(&new).unwrap();
+                    unlocked.change_pin(&new, &mut rng()).unwrap();
                 }
                 other => panic!("{other}"),
             }

@@ -52,6 +52,8 @@ pub(crate) enum Use {
     EncryptCommand,
     /// Encrypts the response's first parameter.
     EncryptResponse,
+    /// Encrypts both.
+    Encrypt,
     /// Authenticates a command that needs no authorization, and its response (Part 1 §17.6.5).
     Audit,
 }
@@ -130,8 +132,8 @@ impl Connection {
     pub(crate) fn prepare(&mut self, session: AuthSession, then: Then, does: Use) -> Result<()> {
         let (attributes, mask) = SessionAttributesBuilder::new()
             .with_continue_session(!self.ends(then))
-            .with_decrypt(matches!(does, Use::EncryptCommand))
-            .with_encrypt(matches!(does, Use::EncryptResponse))
+            .with_decrypt(matches!(does, Use::EncryptCommand | Use::Encrypt))
+            .with_encrypt(matches!(does, Use::EncryptResponse | Use::Encrypt))
             .with_audit(matches!(does, Use::Audit))
             .build();
         self.ctx.tr_sess_set_attributes(session, attributes, mask).during("preparing a session")

@@ -17,7 +17,7 @@ use crate::{
     unlocked::{CHANGING, UnlockedTpm, secret_index, xor},
 };
 
-pub(crate) fn change(unlocked: &mut UnlockedTpm<'_>, new: &PinSecrets) -> Result<()> {
+pub(crate) fn change(unlocked: &mut UnlockedTpm<'_>, new: &PinSecrets, then: Then) -> Result<()> {
     let Proven { secret, generation, .. } = &unlocked.tpm.on_link(&unlocked.anchor, |link| {
         // Before anything is written: a PIN index that somebody replaced takes any PIN, and V takes S alone.
         link.try_vault_secret()?;
@@ -35,13 +35,15 @@ pub(crate) fn change(unlocked: &mut UnlockedTpm<'_>, new: &PinSecrets) -> Result
     let settled = unlocked.tpm.on_link(&unlocked.anchor, |link| {
         link.set_pin(&new.auth)?;
         link.policy_session()?;
-        link.flush_v()?;
-        link.prove_pin(Then::End).map_err(|e| match e {
+        if then == Then::End {
+            link.flush_v()?;
+        }
+        link.prove_pin(then).map_err(|e| match e {
             // The TPM has just taken this PIN; whoever refuses it now is not the TPM that took it.
             KeyStoreError::WrongPin => KeyStoreError::Replaced { what: "the PIN index" },
             other => other,
         })?;
-        write_settled(link, secret, &new.mask, *generation, Then::End)
+        write_settled(link, secret, &new.mask, *generation, then)
     });
     // The new PIN is in force by now; the next unlock settles the rest.
     settled.map_err(in_doubt)

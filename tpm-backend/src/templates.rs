@@ -8,8 +8,8 @@ use tss_esapi::{
         ecc::EccCurve,
     },
     structures::{
-        Digest, EccPoint, EccScheme, KeyDerivationFunctionScheme, NvPublic, NvPublicBuilder, Public,
-        PublicBuilder, PublicEccParameters, SymmetricDefinitionObject,
+        Digest, EccPoint, EccScheme, KeyDerivationFunctionScheme, KeyedHashScheme, NvPublic, NvPublicBuilder,
+        Public, PublicBuilder, PublicEccParameters, PublicKeyedHashParameters, SymmetricDefinitionObject,
     },
 };
 
@@ -72,6 +72,20 @@ pub(crate) fn vault_key() -> Result<Public> {
 pub(crate) fn account_key(needs_pin: PolicyDigest) -> Result<Public> {
     let policy = Digest::try_from(needs_pin.to_vec()).during("building a key template")?;
     ecc(ACCOUNT_KEY_ATTRIBUTES, policy, SymmetricDefinitionObject::Null)
+}
+
+/// Makes no signatures of data, only MACs; the TPM makes the key itself.
+pub(crate) fn prf_key(needs_pin: PolicyDigest) -> Result<Public> {
+    let step = "building a key template";
+    PublicBuilder::new()
+        .with_public_algorithm(PublicAlgorithm::KeyedHash)
+        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
+        .with_object_attributes(ObjectAttributes::from(ACCOUNT_KEY_ATTRIBUTES))
+        .with_auth_policy(Digest::try_from(needs_pin.to_vec()).during(step)?)
+        .with_keyed_hash_parameters(PublicKeyedHashParameters::new(KeyedHashScheme::HMAC_SHA_256))
+        .with_keyed_hash_unique_identifier(Digest::default())
+        .build()
+        .during(step)
 }
 
 fn ecc(attributes: u32, policy: Digest, symmetric: SymmetricDefinitionObject) -> Result<Public> {

@@ -2,8 +2,11 @@ use p256::{FieldBytes, Sec1Point};
 use secrecy::ExposeSecret;
 use tss_esapi::{
     constants::tss::{TPM2_RH_NULL, TPM2_ST_HASHCHECK},
+    handles::KeyHandle,
     interface_types::algorithm::HashingAlgorithm,
-    structures::{Digest, HashScheme, HashcheckTicket, Public, Signature as TpmSignature, SignatureScheme},
+    structures::{
+        Digest, HashScheme, HashcheckTicket, MaxBuffer, Public, Signature as TpmSignature, SignatureScheme,
+    },
     tss2_esys::{TPM2B_DIGEST, TPMT_TK_HASHCHECK},
 };
 use vault_core::{
@@ -17,7 +20,7 @@ use zeroize::Zeroizing;
 use crate::{
     anchor::WrappedKey,
     connection::Use,
-    error::{During, Result, code, failed},
+    error::{During, Result, code, failed, odd_answer},
     link::{Link, Proven, forged},
     pin_change,
     templates::{self, GENERATION_AT, MASKED},
@@ -85,6 +88,18 @@ impl UnlockedKeys for UnlockedTpm<'_> {
         self.on_link(|link| sign(link, key, digest, then))
     }
 
+    fn create_prf(&mut self) -> Result<KeyBlob> {
+        self.on_link(|link| {
+            let template = templates::prf_key(link.place.policies.needs_pin)?;
+            create(link, &template)?.to_blob()
+        })
+    }
+
+    fn prf(&mut self, key: &KeyBlob, salts: &[Secret]) -> Result<Vec<Secret>> {
+        let key = WrappedKey::from_blob(key)?;
+        self.on_link(|link| prf(link, key, salts))
+    }
+
     fn commit_generation(&mut self, generation: u64, then: Then) -> Result<()> {
         self.on_link(|link| {
             if then == Then::End {
@@ -101,8 +116,8 @@ impl UnlockedKeys for UnlockedTpm<'_> {
         Ok(())
     }
 
-    fn change_pin(mut self: Box<Self>, new: &PinSecrets) -> Result<()> {
-        pin_change::change(&mut self, new)
+    fn change_pin(&mut self, new: &PinSecrets, then: Then) -> Result<()> {
+        pin_change::change(self, new, then)
     }
 }
 
@@ -151,6 +166,12 @@ pub(crate) fn xor(data: &[u8; 32], mask: &Secret) -> Secret {
 
 fn create_key(link: &mut Link) -> Result<CreatedKey> {
     let template = templates::account_key(link.place.policies.needs_pin)?;
+    let key = create(link, &template)?;
+    Ok(CreatedKey { public: point(&key.public)?, blob: key.to_blob()? })
+}
+
+/// Makes a key under V, and makes sure that it is as the template asked: above all that it can never leave this TPM.
+fn create(link: &mut Link, template: &Public) -> Result<WrappedKey> {
     let v = link.v()?;
     let hmac = link.hmac()?;
     link.tpm.prepare(hmac, Then::Continue, Use::Authorize)?;
@@ -158,34 +179,59 @@ fn create_key(link: &mut Link) -> Result<CreatedKey> {
         .tpm
         .execute_with_session(Some(hmac), |c| c.create(v, template.clone(), None, None, None, None))
         .map_err(|e| code(e).and_then(forged).unwrap_or_else(|| failed("making a key", e)))?;
-    let public = public_key(&made.out_public, &template)?;
-    let blob = WrappedKey { public: made.out_public, private: made.out_private }.to_blob()?;
-    Ok(CreatedKey { blob, public })
+    let mut asked = template.clone();
+    match (&mut asked, &made.out_public) {
+        (Public::Ecc { unique: asked, .. }, Public::Ecc { unique, .. }) => *asked = unique.clone(),
+        (Public::KeyedHash { unique: asked, .. }, Public::KeyedHash { unique, .. }) => {
+            *asked = unique.clone();
+        }
+        _ => {}
+    }
+    if asked != made.out_public {
+        return Err(KeyStoreError::Replaced { what: "the new key" });
+    }
+    Ok(WrappedKey { public: made.out_public, private: made.out_private })
 }
 
-/// The point, if all else is as the template asked: above all that the key can never leave this TPM.
-fn public_key(made: &Public, template: &Public) -> Result<PublicKey> {
+fn point(made: &Public) -> Result<PublicKey> {
     let other = || KeyStoreError::Replaced { what: "the new key" };
     let Public::Ecc { unique, .. } = made else { return Err(other()) };
-    let mut asked = template.clone();
-    if let Public::Ecc { unique: asked, .. } = &mut asked {
-        *asked = unique.clone();
-    }
-    if asked != *made {
-        return Err(other());
-    }
     let (x, y) = (field(unique.x().value()).ok_or_else(other)?, field(unique.y().value()).ok_or_else(other)?);
     PublicKey::from_sec1_point(&Sec1Point::from_affine_coordinates(&x, &y, false)).map_err(|_| other())
 }
 
-fn sign(link: &mut Link, key: WrappedKey, digest: &[u8; 32], then: Then) -> Result<Signature> {
+fn load(link: &mut Link, key: WrappedKey) -> Result<KeyHandle> {
     let v = link.v()?;
     let hmac = link.hmac()?;
     link.tpm.prepare(hmac, Then::Continue, Use::Authorize)?;
-    let key = link
-        .tpm
+    link.tpm
         .load(hmac, |c| c.load(v, key.private, key.public))
-        .map_err(|e| code(e).and_then(forged).unwrap_or_else(|| failed("loading a key", e)))?;
+        .map_err(|e| code(e).and_then(forged).unwrap_or_else(|| failed("loading a key", e)))
+}
+
+/// Each is a command of its own, and each proves the PIN.
+fn prf(link: &mut Link, key: WrappedKey, salts: &[Secret]) -> Result<Vec<Secret>> {
+    let step = "deriving a secret";
+    let key = load(link, key)?;
+    let mut outputs = Vec::new();
+    for salt in salts {
+        link.prove_pin(Then::Continue)?;
+        let policy = link.policy_session()?;
+        link.tpm.prepare(policy, Then::Continue, Use::Encrypt)?;
+        let salt = MaxBuffer::try_from(salt.expose_secret().to_vec()).during(step)?;
+        let output = link
+            .tpm
+            .execute_with_session(Some(policy), |c| c.hmac(key.into(), salt, HashingAlgorithm::Sha256))
+            .during(step)?;
+        let output: &[u8; 32] = output.value().try_into().map_err(|_| odd_answer(step))?;
+        outputs.push(secret_from(|out| out.copy_from_slice(output)));
+    }
+    link.tpm.flush(key)?;
+    Ok(outputs)
+}
+
+fn sign(link: &mut Link, key: WrappedKey, digest: &[u8; 32], then: Then) -> Result<Signature> {
+    let key = load(link, key)?;
     link.flush_v()?;
     link.prove_pin(then)?;
     let policy = link.policy_session()?;

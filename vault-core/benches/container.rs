@@ -8,7 +8,7 @@ use std::{
 
 use getrandom::{SysRng, rand_core::UnwrapErr};
 use vault_core::{
-    container::{Account, Container, Vacancy},
+    container::{Account, Container, Extras, Vacancy},
     keystore::{Anchor, ContainerKey, KeyBlob, TpmKind},
     secret_from,
     webauthn::{CredentialId, Origin, Protection, RpId, UserHandle},
@@ -70,6 +70,7 @@ fn account(n: usize, credential_id: CredentialId) -> Account {
         key: KeyBlob(vec![0; 230]),
         public_key: vec![2; 33],
         created: 0,
+        extras: Extras::default(),
     }
 }
 

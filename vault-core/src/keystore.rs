@@ -171,11 +171,17 @@ pub trait UnlockedKeys {
     /// Signs a SHA-256 digest. The caller verifies the signature before it lets it out.
     fn sign(&mut self, key: &KeyBlob, digest: &[u8; 32], then: Then) -> Result<Signature, KeyStoreError>;
 
+    /// Makes an HMAC-SHA256 key under the same protection.
+    fn create_prf(&mut self) -> Result<KeyBlob, KeyStoreError>;
+
+    /// HMAC-SHA256 of each salt under such a key.
+    fn prf(&mut self, key: &KeyBlob, salts: &[Secret]) -> Result<Vec<Secret>, KeyStoreError>;
+
     /// Makes the device remember `generation`.
     fn commit_generation(&mut self, generation: u64, then: Then) -> Result<(), KeyStoreError>;
 
     /// Replaces the PIN. After a crash at any point either the old PIN works or the new one.
-    fn change_pin(self: Box<Self>, new: &PinSecrets) -> Result<(), KeyStoreError>;
+    fn change_pin(&mut self, new: &PinSecrets, then: Then) -> Result<(), KeyStoreError>;
 }
 
 /// What became of the keys, as far as the TPM shows.

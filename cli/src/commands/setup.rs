@@ -1,7 +1,7 @@
 use serde_json::json;
 use vault_core::{
     container::{Container, ContainerError, State},
-    pin::Pin,
+    pin::{Pin, PinPolicy},
 };
 use zeroize::Zeroizing;
 
@@ -21,7 +21,7 @@ pub(crate) fn run(app: &mut App) -> Result<()> {
         Err(e) => return Err(e.into()),
     }
     let mut keys = app.keys_for_setup()?;
-    let pin = choose_pin(app, "Choose a PIN: ")?;
+    let pin = choose_pin(app, app.policy, "Choose a PIN: ")?;
     let material = pin.material();
     patiently(
         || vault_core::setup(&app.dir, &mut keys.tpm, &material, &mut rng()),
@@ -32,9 +32,9 @@ pub(crate) fn run(app: &mut App) -> Result<()> {
 }
 
 /// A new PIN, typed twice on a terminal, until the policy accepts one.
-pub(super) fn choose_pin(app: &mut App, prompt: &str) -> Result<Pin> {
+pub(super) fn choose_pin(app: &mut App, policy: PinPolicy, prompt: &str) -> Result<Pin> {
     let typed = app.pins.read_text(prompt)?;
-    let pin = app.policy.accept(&typed)?;
+    let pin = policy.accept(&typed)?;
     if let PinSource::Terminal = app.pins {
         let again: Zeroizing<String> = app.pins.read_text("Once more: ")?;
         if *again != *typed {

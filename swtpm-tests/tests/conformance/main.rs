@@ -173,7 +173,7 @@ impl Bench {
     }
 
     fn change_pin_at_the_terminal(&mut self, new: &str) {
-        self.vault.open().unwrap().unlock(&pin(PIN)).unwrap().change_pin(&pin(new)).unwrap();
+        self.vault.open().unwrap().unlock(&pin(PIN)).unwrap().change_pin(&pin(new), &mut rng()).unwrap();
     }
 
     fn platform(&mut self, protocol: u8) -> Platform {

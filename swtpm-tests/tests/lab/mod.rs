@@ -231,7 +231,7 @@ impl Lab {
             }
             Operation::ChangePin => {
                 let mut vault = Vault::open(self.dir(), keys)?;
-                vault.unlock(&pin(self.pins[0]))?.change_pin(&pin(self.pins[1]))?;
+                vault.unlock(&pin(self.pins[0]))?.change_pin(&pin(self.pins[1]), &mut rng())?;
                 Done::Silently
             }
             Operation::Status => Done::Status(Vault::open(self.dir(), keys)?.status()?),

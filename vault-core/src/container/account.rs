@@ -53,6 +53,38 @@ pub struct Account {
     pub public_key: Vec<u8>,
     /// When it was made, in seconds since 1970.
     pub created: u64,
+    /// What else is kept with it.
+    #[serde(default)]
+    pub extras: Extras,
+}
+
+/// What a relying party asked to have kept with its passkey (CTAP 2.2 §12).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extras {
+    /// hmac-secret: the wrapped HMAC key.
+    pub prf: Option<KeyBlob>,
+    /// credBlob: up to [`Extras::MAX_BLOB`] bytes.
+    #[serde(with = "serde_bytes")]
+    pub blob: Option<Vec<u8>>,
+    /// largeBlobKey: what the platform encrypts its large blob with.
+    pub large_blob_key: Option<LargeBlobKey>,
+    /// thirdPartyPayment: whether it may be used in a payment at another site.
+    pub third_party_payment: bool,
+}
+
+impl Extras {
+    /// The longest credBlob.
+    pub const MAX_BLOB: usize = 32;
+}
+
+/// A key that platforms get to encrypt with.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::ZeroizeOnDrop)]
+pub struct LargeBlobKey(#[serde(with = "serde_bytes")] pub [u8; 32]);
+
+impl fmt::Debug for LargeBlobKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LargeBlobKey([REDACTED])")
+    }
 }
 
 impl Account {

@@ -31,7 +31,7 @@ const FORMAT: i64 = 1;
 /// Rows of `tries` are Passhold's own count of wrong PINs: a hint for the prompt, not authenticated,
 /// because the TPM decides.
 const SCHEMA: &str = "
-CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 0), vault_id BLOB NOT NULL, state TEXT NOT NULL, anchor BLOB NOT NULL, kind TEXT NOT NULL, generation INTEGER NOT NULL, root BLOB NOT NULL, mac BLOB NOT NULL) STRICT;
+CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 0), vault_id BLOB NOT NULL, state TEXT NOT NULL, anchor BLOB NOT NULL, kind TEXT NOT NULL, generation INTEGER NOT NULL, root BLOB NOT NULL, mac BLOB NOT NULL, settings BLOB NOT NULL) STRICT;
 CREATE TABLE passkey (id INTEGER PRIMARY KEY AUTOINCREMENT, bucket INTEGER NOT NULL, rp_tag BLOB NOT NULL, sealed BLOB NOT NULL) STRICT;
 CREATE INDEX passkey_by_bucket ON passkey (bucket);
 CREATE TABLE tree (node INTEGER PRIMARY KEY, children BLOB NOT NULL) STRICT;
@@ -94,8 +94,15 @@ impl Vacancy {
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;
         tx.pragma_update(None, "user_version", FORMAT)?;
         let (state, kind) = (State::Provisioning, TpmKind::Software);
-        let header =
-            Header { vault_id, state, anchor: anchor.clone(), kind, generation: 0, root: tree::EMPTY };
+        let header = Header {
+            vault_id,
+            state,
+            anchor: anchor.clone(),
+            kind,
+            generation: 0,
+            root: tree::EMPTY,
+            settings: Vec::new(),
+        };
         header.store(&tx, header.mac(&Sealer::new(key)))?;
         tx.commit()?;
         // Closing would do so too, and say nothing if it fails: the renamed file would hold nothing.

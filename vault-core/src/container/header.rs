@@ -25,20 +25,23 @@ pub(super) struct Header {
     pub(super) kind: TpmKind,
     pub(super) generation: u64,
     pub(super) root: Digest,
+    /// Sealed; empty where they are the default.
+    pub(super) settings: Vec<u8>,
 }
 
 impl Header {
     /// Reads the header and its authentication code; nothing is authenticated yet.
     pub(super) fn load(db: &Connection) -> Result<(Self, [u8; 32]), ContainerError> {
-        let columns = "SELECT vault_id, state, anchor, kind, generation, root, mac FROM header";
+        let columns = "SELECT vault_id, state, anchor, kind, generation, root, mac, settings FROM header";
         let row = db
             .query_row(columns, [], |row| {
                 let texts: (String, String) = (row.get(1)?, row.get(3)?);
                 let fields = (row.get(0)?, row.get::<_, Vec<u8>>(2)?, row.get(4)?, row.get(5)?, row.get(6)?);
-                Ok((texts, fields))
+                Ok((texts, fields, row.get(7)?))
             })
             .optional()?;
-        let ((state, kind), (vault_id, anchor, generation, root, mac)) = row.ok_or(Damage::Header)?;
+        let ((state, kind), (vault_id, anchor, generation, root, mac), settings) =
+            row.ok_or(Damage::Header)?;
         let header = Self {
             vault_id,
             state: State::from_text(&state).ok_or(Damage::Header)?,
@@ -46,14 +49,15 @@ impl Header {
             kind: kind_from_text(&kind).ok_or(Damage::Header)?,
             generation,
             root,
+            settings,
         };
         Ok((header, mac))
     }
 
     pub(super) fn store(&self, db: &Connection, mac: [u8; 32]) -> Result<(), ContainerError> {
         db.execute(
-            "INSERT OR REPLACE INTO header (id, vault_id, state, anchor, kind, generation, root, mac)
-             VALUES (0, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT OR REPLACE INTO header (id, vault_id, state, anchor, kind, generation, root, mac, settings)
+             VALUES (0, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             (
                 self.vault_id,
                 self.state.as_text(),
@@ -62,6 +66,7 @@ impl Header {
                 self.generation,
                 self.root,
                 mac,
+                &self.settings,
             ),
         )?;
         Ok(())
@@ -76,6 +81,7 @@ impl Header {
         }
         message.extend(self.generation.to_be_bytes());
         message.extend(self.root);
+        message.extend(Sha256::digest(&self.settings));
         message.extend(&self.anchor.0);
         sealer.header_mac(&message)
     }

@@ -9,12 +9,14 @@ mod account;
 mod file;
 mod header;
 mod seal;
+mod settings;
 mod store;
 mod tree;
 
-pub use account::{Account, AccountId};
+pub use account::{Account, AccountId, Extras, LargeBlobKey};
 pub use file::{Container, LOCK_FILE, Lock, VAULT_FILE, Vacancy};
 pub use header::State;
+pub use settings::{PersistentToken, Settings};
 pub use store::Store;
 
 use std::{io, path::PathBuf};

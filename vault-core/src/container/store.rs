@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::{
-    Account, AccountId, Container, ContainerError, Damage, State,
+    Account, AccountId, Container, ContainerError, Damage, Settings, State,
     file::checkpoint,
     header::Header,
     seal::{RpTag, Sealer},
@@ -86,6 +86,28 @@ impl Store {
         self.tries = Some(count);
         self.db().execute("INSERT OR REPLACE INTO tries (id, wrong) VALUES (0, ?1)", [count])?;
         checkpoint(self.db())
+    }
+
+    /// What the vault keeps besides its passkeys.
+    pub fn settings(&self) -> Result<Settings, ContainerError> {
+        let sealed = &self.header.settings;
+        if sealed.is_empty() {
+            return Ok(Settings::default());
+        }
+        let plain = self.sealer.open(&settings_place(self.vault_id()), sealed);
+        let settings = plain.and_then(|plain| ciborium::from_reader(plain.as_slice()).ok());
+        settings.ok_or_else(|| Damage::Header.into())
+    }
+
+    /// Replaces that, and commits the next generation.
+    pub fn set_settings(
+        &mut self,
+        settings: &Settings,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<(), ContainerError> {
+        let sealed = self.sealer.seal(&settings_place(self.vault_id()), &encode(settings), rng);
+        let generation = self.header.generation + 1;
+        self.store_header(Header { settings: sealed, generation, ..self.header.clone() })
     }
 
     /// The passkeys of one relying party, oldest first; proven complete.
@@ -186,7 +208,10 @@ impl Store {
 
     /// Moves the vault to another state of its life.
     pub fn set_state(&mut self, state: State) -> Result<(), ContainerError> {
-        let header = Header { state, ..self.header.clone() };
+        self.store_header(Header { state, ..self.header.clone() })
+    }
+
+    fn store_header(&mut self, header: Header) -> Result<(), ContainerError> {
         header.store(self.db(), header.mac(&self.sealer))?;
         self.header = header;
         checkpoint(self.db())
@@ -301,9 +326,13 @@ fn place(vault_id: &[u8; 16], id: AccountId, tag: &RpTag) -> Vec<u8> {
     [b"passhold v1 row".as_slice(), vault_id, &id.0.to_be_bytes(), tag].concat()
 }
 
+fn settings_place(vault_id: &[u8; 16]) -> Vec<u8> {
+    [b"passhold v1 settings".as_slice(), vault_id].concat()
+}
+
 #[expect(clippy::expect_used, reason = "encoding to memory what was just built")]
-fn encode(account: &Account) -> Vec<u8> {
+fn encode(value: &impl serde::Serialize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    ciborium::into_writer(account, &mut bytes).expect("a Vec takes all writes");
+    ciborium::into_writer(value, &mut bytes).expect("a Vec takes all writes");
     bytes
 }

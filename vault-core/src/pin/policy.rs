@@ -58,6 +58,12 @@ impl PinPolicy {
         (Self::LOWEST_MINIMUM..=MAX_BYTES).contains(&min_length).then_some(Self { min_length })
     }
 
+    /// The same, or a stricter one: a minimum that was raised (CTAP 2.2 §6.11.4).
+    #[must_use]
+    pub fn at_least(self, min_length: usize) -> Self {
+        Self { min_length: self.min_length.max(min_length) }
+    }
+
     /// The minimum.
     #[must_use]
     pub fn min_length(self) -> usize {

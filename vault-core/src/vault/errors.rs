@@ -87,6 +87,9 @@ pub enum CeremonyError {
     /// The relying party asks not to make another passkey where this one is.
     #[error("this vault already holds a passkey that the relying party excludes")]
     Excluded,
+    /// The PIN must be changed first, to another one.
+    #[error("the PIN must be changed to another one first")]
+    PinChangeDue,
     /// The container.
     #[error(transparent)]
     Container(#[from] ContainerError),

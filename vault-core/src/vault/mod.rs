@@ -11,7 +11,7 @@ pub use unlocked::{Assertion, MadeCredential, NewCredential, Unlocked};
 use std::path::Path;
 
 use crate::{
-    container::{Account, AccountId, Container, ContainerError, State, Store},
+    container::{Account, AccountId, Container, ContainerError, Settings, State, Store},
     keystore::{KeyStore, KeyStoreError, Then, TpmStatus},
     pin::{PinMaterial, PinSecrets},
     webauthn::{CreateRequest, GetRequest, RpId, User},
@@ -111,6 +111,11 @@ impl<'k> Vault<'k> {
         Ok(accounts.into_iter().find(|(_, account)| request.excludes(&account.credential_id)))
     }
 
+    /// What the vault keeps besides its passkeys.
+    pub fn settings(&self) -> Result<Settings, ContainerError> {
+        self.store.settings()
+    }
+
     /// Gives a passkey another name, or none.
     pub fn rename(
         &mut self,
@@ -172,7 +177,7 @@ impl<'k> Vault<'k> {
             Ok(mut keys) => {
                 remember_wrong_pins(&mut self.store, |_| 0);
                 check_generation(&self.store, keys.as_mut())?;
-                Ok(Unlocked::new(&mut self.store, keys))
+                Ok(Unlocked::new(&mut self.store, keys, secrets))
             }
             Err(error) => {
                 if let KeyStoreError::WrongPin = error {

@@ -1,7 +1,8 @@
 use sha2::{Digest, Sha256};
 
 use crate::{
-    container::{Account, AccountId, ContainerError, Damage, Store},
+    Secret,
+    container::{Account, AccountId, ContainerError, Damage, Extras, Settings, Store},
     keystore::{KeyBlob, KeyStoreError, PublicKey, Signature, Then, UnlockedKeys},
     pin::{PinMaterial, PinSecrets},
     vault::{CeremonyError, VaultError},
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// What a new passkey is for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NewCredential<'a> {
     /// The relying party that it signs in to.
     pub rp_id: &'a RpId,
@@ -29,6 +30,8 @@ pub struct NewCredential<'a> {
     pub protection: Protection,
     /// Authenticator extension outputs (WebAuthn Level 3 §9.4), a map; null for none.
     pub extensions: &'a ciborium::Value,
+    /// What is kept with it.
+    pub extras: Extras,
     /// The passkey whose place it takes (CTAP 2.2 §6.1.2 step 16), if any.
     pub replacing: Option<AccountId>,
 }
@@ -61,12 +64,13 @@ pub struct Assertion {
 pub struct Unlocked<'v> {
     store: &'v mut Store,
     keys: Box<dyn UnlockedKeys + 'v>,
+    proven: PinSecrets,
     verified: UserVerified,
 }
 
 impl<'v> Unlocked<'v> {
-    pub(super) fn new(store: &'v mut Store, keys: Box<dyn UnlockedKeys + 'v>) -> Self {
-        Self { store, keys, verified: UserVerified::by_the_tpm() }
+    pub(super) fn new(store: &'v mut Store, keys: Box<dyn UnlockedKeys + 'v>, proven: &PinSecrets) -> Self {
+        Self { store, keys, proven: proven.clone(), verified: UserVerified::by_the_tpm() }
     }
 
     /// Makes a passkey (WebAuthn Level 3 §6.3.2) for the client data that `client_data` is the hash of. It is stored, and the
@@ -79,7 +83,8 @@ impl<'v> Unlocked<'v> {
         now: u64,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<MadeCredential, CeremonyError> {
-        let Self { store, mut keys, verified } = self;
+        let Self { store, mut keys, verified, .. } = self;
+        no_pin_change_due(store)?;
         let key = keys.create_key()?;
         let id = CredentialId::random(rng);
         let (rp_id, kind, public) = (new.rp_id, store.kind(), &key.public);
@@ -104,6 +109,7 @@ impl<'v> Unlocked<'v> {
             key: key.blob,
             public_key: key.public.to_sec1_point(true).as_bytes().to_vec(),
             created: now,
+            extras: new.extras,
         };
         let id = store.replace(new.replacing, &account, rng)?;
         keys.commit_generation(store.generation(), Then::End)?;
@@ -111,20 +117,34 @@ impl<'v> Unlocked<'v> {
         Ok(MadeCredential { id, credential_id, key: key.public, attested: Attested { data, signature } })
     }
 
+    /// Makes an HMAC key for [`Extras::prf`].
+    pub fn create_prf(&mut self) -> Result<KeyBlob, KeyStoreError> {
+        self.keys.create_prf()
+    }
+
+    /// HMAC-SHA256 of each salt under such a key (CTAP 2.2 §12.7).
+    pub fn prf(&mut self, key: &KeyBlob, salts: &[Secret]) -> Result<Vec<Secret>, CeremonyError> {
+        no_pin_change_due(self.store)?;
+        Ok(self.keys.prf(key, salts)?)
+    }
+
     /// Signs in with one passkey of `rp_id` (§6.3.3). Without `present` the assertion says that nobody confirmed.
+    /// `extensions` are authenticator extension outputs, a map; null for none.
     pub fn get_assertion(
         self,
         rp_id: &RpId,
         id: AccountId,
         client_data: &ClientDataHash,
         present: Option<UserPresent>,
+        extensions: &ciborium::Value,
     ) -> Result<Assertion, CeremonyError> {
-        let Self { store, mut keys, verified } = self;
+        let Self { store, mut keys, verified, .. } = self;
+        no_pin_change_due(store)?;
         let account = store.account(id)?;
         if account.rp_id != *rp_id {
             return Err(CeremonyError::NotAllowed);
         }
-        let data = AuthenticatorData::for_assertion(rp_id, verified, present);
+        let data = AuthenticatorData::for_assertion(rp_id, extensions, verified, present);
         let public = account.public_key().ok_or(ContainerError::from(Damage::Row(id)))?;
         let signature = sign(keys.as_mut(), &account.key, &public, &data, client_data, Then::End)?;
         Ok(Assertion { account, data, signature })
@@ -150,6 +170,7 @@ impl<'v> Unlocked<'v> {
             discoverable: true,
             protection: Protection::Required,
             extensions: &ciborium::Value::Null,
+            extras: Extras::default(),
             replacing: None,
         };
         let made = self.make_credential(new, &Sha256::digest(&client_data_json).into(), present, now, rng)?;
@@ -175,7 +196,8 @@ impl<'v> Unlocked<'v> {
         }
         let client_data_json = client_data_json("webauthn.get", &request.challenge, &request.origin);
         let client_data = Sha256::digest(&client_data_json).into();
-        let made = self.get_assertion(&request.rp_id, id, &client_data, Some(present))?;
+        let made =
+            self.get_assertion(&request.rp_id, id, &client_data, Some(present), &ciborium::Value::Null)?;
         Ok(AuthenticationResponse::new(&made, &client_data_json))
     }
 
@@ -187,10 +209,44 @@ impl<'v> Unlocked<'v> {
         Ok(self.keys.commit_generation(self.store.generation(), Then::End)?)
     }
 
-    /// Replaces the PIN. The container is not touched.
-    pub fn change_pin(self, new: &PinMaterial) -> Result<(), VaultError> {
-        Ok(self.keys.change_pin(&PinSecrets::derive(new, self.store.vault_id()))?)
+    /// Replaces what the vault keeps besides its passkeys.
+    pub fn configure(
+        mut self,
+        settings: &Settings,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<(), VaultError> {
+        self.keys.confirm()?;
+        self.store.set_settings(settings, rng)?;
+        Ok(self.keys.commit_generation(self.store.generation(), Then::End)?)
     }
+
+    /// Replaces the PIN. The container is not touched, unless something in it hangs on the PIN: what the old one granted ends
+    /// before it does, and what demanded a new one ends after.
+    pub fn change_pin(
+        mut self,
+        new: &PinMaterial,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<(), CeremonyError> {
+        let secrets = PinSecrets::derive(new, self.store.vault_id());
+        let mut settings = self.store.settings()?;
+        if settings.pin_change_due && secrets == self.proven {
+            return Err(CeremonyError::PinChangeDue);
+        }
+        if settings.persistent_token.take().is_some() {
+            self.store.set_settings(&settings, rng)?;
+            self.keys.commit_generation(self.store.generation(), Then::Continue)?;
+        }
+        if !std::mem::take(&mut settings.pin_change_due) {
+            return Ok(self.keys.change_pin(&secrets, Then::End)?);
+        }
+        self.keys.change_pin(&secrets, Then::Continue)?;
+        self.store.set_settings(&settings, rng)?;
+        Ok(self.keys.commit_generation(self.store.generation(), Then::End)?)
+    }
+}
+
+fn no_pin_change_due(store: &Store) -> Result<(), CeremonyError> {
+    if store.settings()?.pin_change_due { Err(CeremonyError::PinChangeDue) } else { Ok(()) }
 }
 
 /// No signature leaves that its key did not make: whatever happened on the bus, or to a stored blob.

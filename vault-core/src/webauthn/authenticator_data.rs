@@ -94,8 +94,15 @@ const SIGN_COUNT: [u8; 4] = [0; 4];
 
 impl AuthenticatorData {
     #[expect(clippy::needless_pass_by_value, reason = "a proof is spent")]
-    pub(crate) fn for_assertion(rp_id: &RpId, _: UserVerified, present: Option<UserPresent>) -> Self {
-        Self(header(rp_id, UV | if present.is_some() { UP } else { 0 }))
+    pub(crate) fn for_assertion(
+        rp_id: &RpId,
+        extensions: &Value,
+        _: UserVerified,
+        present: Option<UserPresent>,
+    ) -> Self {
+        let mut data = header(rp_id, extensions, UV | if present.is_some() { UP } else { 0 });
+        extend(&mut data, extensions);
+        Self(data)
     }
 
     pub(crate) fn for_registration(
@@ -107,15 +114,12 @@ impl AuthenticatorData {
         _: UserVerified,
         _: UserPresent,
     ) -> Self {
-        let extended = *extensions != Value::Null;
-        let mut data = header(rp_id, UP | UV | AT | if extended { ED } else { 0 });
+        let mut data = header(rp_id, extensions, UP | UV | AT);
         data.extend(aaguid(kind));
         data.extend(u16::try_from(id.as_bytes().len()).unwrap_or_default().to_be_bytes());
         data.extend(id.as_bytes());
         encode(&super::cose_key(key), &mut data);
-        if extended {
-            encode(extensions, &mut data);
-        }
+        extend(&mut data, extensions);
         Self(data)
     }
 
@@ -136,9 +140,15 @@ fn encode(value: &Value, into: &mut Vec<u8>) {
     ciborium::into_writer(value, into).expect("a Vec takes all writes");
 }
 
-fn header(rp_id: &RpId, flags: u8) -> Vec<u8> {
+fn extend(data: &mut Vec<u8>, extensions: &Value) {
+    if *extensions != Value::Null {
+        encode(extensions, data);
+    }
+}
+
+fn header(rp_id: &RpId, extensions: &Value, flags: u8) -> Vec<u8> {
     let mut data = rp_id.hash().to_vec();
-    data.push(flags);
+    data.push(flags | if *extensions == Value::Null { 0 } else { ED });
     data.extend(SIGN_COUNT);
     data
 }

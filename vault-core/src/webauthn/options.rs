@@ -334,6 +334,7 @@ mod tests {
             key: KeyBlob(Vec::new()),
             public_key: Vec::new(),
             created: 0,
+            extras: crate::container::Extras::default(),
         };
         let request = |origin: &str, list: &Value| {
             let json = json!({"challenge": "AA", "allowCredentials": list}).to_string();

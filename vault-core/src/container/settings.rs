@@ -1,0 +1,54 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{pin::MAX_BYTES, webauthn::RpId};
+
+/// What a vault keeps besides its passkeys. It lies in the header, sealed, and changes with the generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The least length of a new PIN, in code points, where it was raised (CTAP 2.2 §6.11.4).
+    pub min_pin_length: usize,
+    /// The relying parties that may ask for it.
+    pub min_pin_length_rp_ids: Vec<RpId>,
+    /// Whether the PIN must be changed before anything is signed.
+    pub pin_change_due: bool,
+    /// The persistentPinUvAuthToken (§6.5.2.2), if one was given out.
+    pub persistent_token: Option<PersistentToken>,
+    /// The serialized large-blob array (§6.10.1).
+    #[serde(with = "serde_bytes")]
+    pub large_blobs: Vec<u8>,
+}
+
+/// A token that allows to list the passkeys until the PIN is changed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::ZeroizeOnDrop)]
+pub struct PersistentToken(#[serde(with = "serde_bytes")] pub [u8; 32]);
+
+impl std::fmt::Debug for PersistentToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PersistentToken([REDACTED])")
+    }
+}
+
+impl Settings {
+    /// As many relying parties may be given.
+    pub const MAX_RP_IDS: usize = 16;
+    /// The longest large-blob array. The least that the specification allows is 1,024.
+    pub const MAX_LARGE_BLOBS: usize = 4096;
+    /// The longest PIN that can be demanded.
+    pub const MAX_MIN_PIN_LENGTH: usize = MAX_BYTES;
+    /// An empty array and the first half of its SHA-256 (§6.10.1).
+    pub const NO_LARGE_BLOBS: [u8; 17] = [
+        0x80, 0x76, 0xbe, 0x8b, 0x52, 0x8d, 0x00, 0x75, 0xf7, 0xaa, 0xe9, 0x8d, 0x6f, 0xa5, 0x7a, 0x6d, 0x3c,
+    ];
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            min_pin_length: 0,
+            min_pin_length_rp_ids: Vec::new(),
+            pin_change_due: false,
+            persistent_token: None,
+            large_blobs: Self::NO_LARGE_BLOBS.to_vec(),
+        }
+    }
+}
