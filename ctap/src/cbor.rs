@@ -67,6 +67,12 @@ impl Map {
     }
 }
 
+impl From<Map> for Value {
+    fn from(map: Map) -> Self {
+        Self::Map(map.0)
+    }
+}
+
 /// Checks one item and returns what follows it.
 fn item<'b>(bytes: &'b [u8], depth: usize, items: &mut usize) -> Result<&'b [u8], Status> {
     *items += 1;

@@ -30,12 +30,12 @@ struct Request(Map);
 /// The platform's half of a key agreement.
 struct Peer {
     protocol: PinProtocol,
-    key: Value,
+    key: Map,
 }
 
 impl Peer {
     fn share(self, authenticator: &Authenticator) -> Result<SharedSecret> {
-        Ok(authenticator.agreement.decapsulate(self.protocol, self.key)?)
+        Ok(authenticator.agreement.decapsulate(self.protocol, self.key.into())?)
     }
 }
 

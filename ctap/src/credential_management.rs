@@ -64,6 +64,11 @@ pub(crate) fn run(
     let prove = |authenticator: &mut Authenticator, rp_id: Option<&RpId>| {
         proven(authenticator, auth.as_ref(), &message, rp_id)
     };
+    // Before anything is looked up: without a token nobody is told which credentials are here.
+    let prove_any = |authenticator: &mut Authenticator| -> Result<()> {
+        let token = authenticator.token_that_proves(auth.as_ref().ok_or(Status::PuatRequired)?, &message)?;
+        if token.manages() { Ok(()) } else { Err(Status::PinAuthInvalid.into()) }
+    };
     let may_list = |authenticator: &mut Authenticator, rp_id: Option<&RpId>, env: &mut Env<'_>| {
         if proves_persistently(auth.as_ref(), &message, env)? {
             return Ok(());
@@ -98,15 +103,19 @@ pub(crate) fn run(
             credential(found.into_iter(), Some(total), env)
         }
         0x06 => {
-            let (id, account) = named(&mut inner, env)?;
+            let credential = named(&mut inner)?;
+            prove_any(authenticator)?;
+            let (id, account) = found(&credential, env)?;
             let unlock = prove(authenticator, Some(&account.rp_id))?;
             env.vaults.open()?.unlock_with(&unlock)?.delete(id)?;
             Ok((None, None))
         }
         _ => {
-            let (id, account) = named(&mut inner, env)?;
-            prove(authenticator, Some(&account.rp_id))?;
+            let credential = named(&mut inner)?;
             let user = parameters::user(inner.required(0x03)?)?;
+            prove_any(authenticator)?;
+            let (id, account) = found(&credential, env)?;
+            prove(authenticator, Some(&account.rp_id))?;
             if user.handle != account.user_handle {
                 return Err(Status::InvalidParameter.into());
             }
@@ -144,10 +153,13 @@ fn discoverable(env: &mut Env<'_>) -> Result<Vec<(AccountId, Account)>> {
     Ok(accounts)
 }
 
-/// The passkey whose descriptor is parameter 0x02.
-fn named(inner: &mut Map, env: &mut Env<'_>) -> Result<(AccountId, Account)> {
+/// The credential ID in the descriptor that is parameter 0x02.
+fn named(inner: &mut Map) -> Result<Vec<u8>> {
     let mut descriptor: Map = inner.required(0x02)?;
-    let id: Vec<u8> = descriptor.required("id")?;
+    Ok(descriptor.required("id")?)
+}
+
+fn found(id: &[u8], env: &mut Env<'_>) -> Result<(AccountId, Account)> {
     let mut accounts = discoverable(env)?.into_iter();
     Ok(accounts.find(|(_, account)| account.credential_id.as_bytes() == id).ok_or(Status::NoCredentials)?)
 }

@@ -115,11 +115,16 @@ impl Token {
             (Some(bound), Some(rp_id)) => bound == rp_id,
             (Some(_), None) => false,
         };
-        if !allowed || !self.permissions.contain(Permissions::MANAGE_CREDENTIALS) {
+        if !allowed || !self.manages() {
             return Err(Status::PinAuthInvalid);
         }
         self.unused = false;
         Ok(())
+    }
+
+    /// Whether it allows to manage any credentials.
+    pub(crate) fn manages(&self) -> bool {
+        self.permissions.contain(Permissions::MANAGE_CREDENTIALS)
     }
 
     /// Whether it allows what is of no relying party (§6.10.2, §6.11).

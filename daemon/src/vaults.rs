@@ -51,6 +51,12 @@ impl DirVault {
         let address = swtpm.as_ref().map_or_else(|| args.tpm.clone(), Swtpm::tcti);
         let mut tpm = Tpm::new(address.parse().map_err(Failure::Address)?).keeping();
         let kind = tpm.status(None).map_err(Failure::Tpm)?.kind;
+        match vault_core::clear_remains(&args.vault, &mut tpm) {
+            // A passhold that is at work there leaves no remains.
+            Err(e) if !e.is_busy() => crate::report(&e),
+            _ => {}
+        }
+        tpm.park();
         Ok(Self { dir: args.vault.clone(), tpm, kind, lock: None, _swtpm: swtpm })
     }
 

@@ -62,9 +62,17 @@ impl Device {
     /// # Panics
     /// If it does not come up.
     pub fn restart(&mut self) {
+        self.kill();
+        self.daemon = spawn(&mut self.command, self.home.path());
+    }
+
+    /// Kills the daemon; one that is dead already stays so.
+    ///
+    /// # Panics
+    /// If that cannot be.
+    pub fn kill(&mut self) {
         self.daemon.kill().expect("a child of ours");
         self.daemon.wait().expect("a child of ours");
-        self.daemon = spawn(&mut self.command, self.home.path());
     }
 
     /// The daemon's process.

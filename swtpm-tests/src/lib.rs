@@ -2,6 +2,7 @@
 //! relying parties.
 
 mod device;
+mod dice;
 mod hid;
 mod others;
 mod passhold;
@@ -10,6 +11,7 @@ mod scene;
 mod tpm;
 
 pub use device::Device;
+pub use dice::Dice;
 pub use hid::HidClient;
 pub use others::installed;
 pub use passhold::{Call, Passhold, Program, Run, Running, Terminal};

@@ -16,7 +16,7 @@ pub mod webauthn;
 pub use text::printable;
 pub use vault::{
     Assertion, CeremonyError, MadeCredential, NewCredential, OpenError, PIN_LIMIT, TriesLeft, UnlockError,
-    Unlocked, Vault, VaultError, Wiped, setup, wipe,
+    Unlocked, Vault, VaultError, Wiped, clear_remains, setup, wipe,
 };
 
 /// 32 secret bytes: redacted in `Debug`, zeroized on drop, neither `Clone` nor `Serialize`.

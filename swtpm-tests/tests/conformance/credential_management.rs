@@ -94,6 +94,22 @@ fn nothing_is_told_renamed_or_deleted_without_the_right_token() {
 }
 
 #[test]
+fn without_the_right_token_nobody_learns_which_credentials_are_here() {
+    let (mut bench, id) = bench();
+    let nobodys = all_subcommands(&[1; 32]);
+    for (here, nowhere) in all_subcommands(&id).into_iter().zip(nobodys) {
+        for request in [here, nowhere] {
+            bench.refuses("its step 1", COMMAND, &request, Status::PuatRequired);
+            let token = bench.token(2, 0x04, None);
+            let forged = with(&token.manage(&request), 4, Value::Bytes(vec![0; 32]));
+            bench.refuses("its step 3", COMMAND, &forged, Status::PinAuthInvalid);
+            let token = bench.token(2, 0x03, Some("example.org"));
+            bench.refuses("its step 4", COMMAND, &token.manage(&request), Status::PinAuthInvalid);
+        }
+    }
+}
+
+#[test]
 fn a_token_for_one_site_manages_that_site_alone() {
     let (mut bench, id) = bench();
     let token = bench.token(1, 0x04, Some("example.org"));

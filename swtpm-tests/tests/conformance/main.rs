@@ -11,6 +11,7 @@
 
 mod client_pin;
 mod credential_management;
+mod destructive;
 mod get_assertion;
 mod make_credential;
 mod messages;

@@ -158,7 +158,7 @@ pub(crate) fn authenticate(protocol: u8, key: &[u8], message: &[u8]) -> Value {
 
 /// A map of a request.
 pub(crate) fn map<const N: usize>(members: [(Value, Value); N]) -> Value {
-    Value::Map(members.to_vec())
+    Value::Map(Vec::from(members))
 }
 
 /// A member of a map that has integers for keys.

@@ -18,11 +18,14 @@ pub(crate) const SIGN: u8 = 0x02;
 pub(crate) const MANAGE: u8 = 0x04;
 
 /// Status codes (§8.2).
-pub(crate) const NO_CREDENTIALS: u8 = 0x2e;
-pub(crate) const PIN_INVALID: u8 = 0x31;
-pub(crate) const PIN_AUTH_INVALID: u8 = 0x33;
-pub(crate) const PIN_AUTH_BLOCKED: u8 = 0x34;
-pub(crate) const PUAT_REQUIRED: u8 = 0x36;
+pub(crate) mod status {
+    pub(crate) const OPERATION_DENIED: u8 = 0x27;
+    pub(crate) const NO_CREDENTIALS: u8 = 0x2e;
+    pub(crate) const PIN_INVALID: u8 = 0x31;
+    pub(crate) const PIN_AUTH_INVALID: u8 = 0x33;
+    pub(crate) const PIN_AUTH_BLOCKED: u8 = 0x34;
+    pub(crate) const PUAT_REQUIRED: u8 = 0x36;
+}
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -43,11 +46,11 @@ pub(crate) struct Passkey {
 }
 
 /// A passkey as credential management shows it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 pub(crate) struct Listed {
     pub(crate) user: String,
     pub(crate) name: String,
-    pub(crate) id: Vec<u8>,
+    pub(crate) passkey: Passkey,
 }
 
 pub(crate) struct Site(HidClient);
@@ -56,16 +59,20 @@ impl Passkey {
     /// From authenticator data with attested credential data (WebAuthn Level 3 §6.5.1).
     pub(crate) fn of(data: &[u8]) -> Self {
         let (id, key) = data[55..].split_at(usize::from(u16::from_be_bytes([data[53], data[54]])));
-        let key: Value = ciborium::from_reader(key).unwrap();
-        let coordinate = |n: i64| member(&key, n).unwrap().as_bytes().unwrap().clone();
+        Self::new(id.to_vec(), &ciborium::from_reader(key).unwrap())
+    }
+
+    /// From a `COSE_Key`.
+    fn new(id: Vec<u8>, key: &Value) -> Self {
+        let coordinate = |n: i64| member(key, n).unwrap().as_bytes().unwrap().clone();
         let point = [&[4][..], &coordinate(-2), &coordinate(-3)].concat();
-        Self { id: id.to_vec(), key: VerifyingKey::from_sec1_bytes(&point).unwrap() }
+        Self { id, key: VerifyingKey::from_sec1_bytes(&point).unwrap() }
     }
 
     /// Whether it signed this.
     pub(crate) fn verify(&self, data: &[u8], client_data_hash: &[u8], signature: &[u8]) {
         let signature = Signature::from_der(signature).unwrap();
-        self.key.verify(&[data, client_data_hash].concat(), &signature).expect("a signature of this passkey");
+        self.key.verify(&[data, client_data_hash].concat(), &signature).unwrap();
     }
 }
 
@@ -81,11 +88,10 @@ impl Site {
     fn raw(&self, request: &[u8]) -> Answer<Value> {
         let (kind, answer) = self.0.try_call(0x10, request).map_err(Refusal::Gone)?;
         assert_eq!(kind, 0x10, "{answer:02x?}");
-        match answer[..] {
-            [0] => Ok(Value::Null),
-            [0, ref data @ ..] => Ok(ciborium::from_reader(data).unwrap()),
-            [status, ..] => Err(Refusal::Status(status)),
-            [] => panic!("an empty answer"),
+        match answer.split_first().unwrap() {
+            (0, []) => Ok(Value::Null),
+            (0, data) => Ok(ciborium::from_reader(data).unwrap()),
+            (status, _) => Err(Refusal::Status(*status)),
         }
     }
 
@@ -138,7 +144,7 @@ impl Site {
             (4.into(), Value::Array(vec![es256])),
             (7.into(), options("rk", true)),
         ]);
-        let made = self.call(0x01, &proven(token, request, (8, 9)))?;
+        let made = self.call(0x01, &proven(token, &request, (8, 9)))?;
         let data = member(&made, 2).unwrap().as_bytes().unwrap();
         let passkey = Passkey::of(data);
         let statement = member(&made, 3).unwrap().as_map().unwrap();
@@ -154,7 +160,7 @@ impl Site {
             (2.into(), Value::Bytes(CLIENT_DATA.to_vec())),
             (3.into(), Value::Array(vec![descriptor(&passkey.id)])),
         ]);
-        let signed = self.call(0x02, &proven(token, request, (6, 7)))?;
+        let signed = self.call(0x02, &proven(token, &request, (6, 7)))?;
         let bytes = |key: i64| member(&signed, key).unwrap().as_bytes().unwrap();
         assert_eq!((&bytes(2)[..32], bytes(2)[32]), (&Sha256::digest(RP)[..], 0b101), "here and verified");
         passkey.verify(bytes(2), &CLIENT_DATA, bytes(3));
@@ -165,7 +171,7 @@ impl Site {
     pub(crate) fn list(&self, token: &Token) -> Answer<Vec<Listed>> {
         let of_site = map([(1.into(), Value::Bytes(Sha256::digest(RP).to_vec()))]);
         let first = match self.call(0x0a, &token.manage(&manage(4, Some(of_site)))) {
-            Err(Refusal::Status(NO_CREDENTIALS)) => return Ok(Vec::new()),
+            Err(Refusal::Status(status::NO_CREDENTIALS)) => return Ok(Vec::new()),
             answer => answer?,
         };
         let total = u64::try_from(member(&first, 9).unwrap().as_integer().unwrap()).unwrap();
@@ -173,7 +179,7 @@ impl Site {
         for _ in 1..total {
             all.push(listed(&self.call(0x0a, &manage(5, None))?));
         }
-        all.sort();
+        all.sort_by(|a, b| a.user.cmp(&b.user));
         Ok(all)
     }
 
@@ -198,8 +204,8 @@ fn user_entity(user: &str, name: &str) -> Value {
     map([("id".into(), Value::Bytes(user.as_bytes().to_vec())), ("name".into(), name.into())])
 }
 
-fn proven(token: Option<&Token>, request: Value, keys: (i64, i64)) -> Value {
-    token.map_or_else(|| request.clone(), |token| token.prove(&request, keys, &CLIENT_DATA))
+fn proven(token: Option<&Token>, request: &Value, keys: (i64, i64)) -> Value {
+    token.map_or_else(|| request.clone(), |token| token.prove(request, keys, &CLIENT_DATA))
 }
 
 fn listed(reply: &Value) -> Listed {
@@ -211,6 +217,6 @@ fn listed(reply: &Value) -> Listed {
     Listed {
         user: String::from_utf8(bytes(6, "id")).unwrap(),
         name: entity(6, "name").map_or_else(String::new, |name| name.into_text().unwrap()),
-        id: bytes(7, "id"),
+        passkey: Passkey::new(bytes(7, "id"), member(reply, 8).unwrap()),
     }
 }

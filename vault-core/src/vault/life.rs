@@ -101,14 +101,15 @@ pub(super) fn clear(container: Container, keys: &mut dyn KeyStore) -> Result<Wip
     }
 }
 
-fn clear_remains(dir: &Path, keys: &mut dyn KeyStore) -> Result<(), VaultError> {
+/// Removes what an interrupted set-up or wipe left in `dir` and in the TPM. A vault stays, and no folder is no error.
+pub fn clear_remains(dir: &Path, keys: &mut dyn KeyStore) -> Result<(), VaultError> {
     let container = match Container::open(dir) {
         Ok(container) => container,
         Err(ContainerError::NotFound { .. }) => return Ok(()),
         Err(e) => return Err(e.into()),
     };
     match container.state()? {
-        State::Active => Err(ContainerError::Exists { dir: dir.to_owned() }.into()),
+        State::Active => Ok(()),
         // A set-up that was interrupted has no passkeys.
         State::Provisioning if !container.is_empty()? => Err(ContainerError::from(Damage::Header).into()),
         State::Provisioning | State::Wiping => clear(container, keys).map(drop),

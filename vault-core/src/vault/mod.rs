@@ -5,7 +5,7 @@ mod life;
 mod unlocked;
 
 pub use errors::{CeremonyError, OpenError, UnlockError, VaultError};
-pub use life::{Wiped, setup, wipe};
+pub use life::{Wiped, clear_remains, setup, wipe};
 pub use unlocked::{Assertion, MadeCredential, NewCredential, Unlocked};
 
 use std::path::Path;
