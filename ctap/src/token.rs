@@ -142,6 +142,12 @@ impl Token {
         Ok(())
     }
 
+    /// `clearPinUvAuthTokenPermissionsExceptLbw` (§6.5.2.1); `None` if nothing is left of it.
+    pub(crate) fn after_presence(self) -> Option<Self> {
+        let permissions = Permissions::WRITE_LARGE_BLOBS;
+        self.permissions.contain(permissions).then_some(Self { permissions, present: None, ..self })
+    }
+
     /// `getUserPresentFlagValue` (§6.5.2.1); whoever asks spends it.
     pub(crate) fn take_presence(&mut self, now: Duration) -> Option<UserPresent> {
         self.present.take().filter(|_| now < self.present_until)
