@@ -31,7 +31,10 @@ pub(crate) fn run(authenticator: &mut Authenticator, mut parameters: Map, env: &
     let mut vault = env.vaults.open()?;
     let before = vault.settings()?;
     let current = authenticator.policy.at_least(before.min_pin_length).min_length();
-    let settings = set_min_pin_length(&mut inner, before.clone(), current)?;
+    let mut settings = set_min_pin_length(&mut inner, before.clone(), current)?;
+    if settings.pin_change_due {
+        settings.persistent_token = None;
+    }
     if settings != before {
         vault.unlock_with(&unlock)?.configure(&settings, env.rng)?;
     }
