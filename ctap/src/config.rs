@@ -30,7 +30,10 @@ pub(crate) fn run(authenticator: &mut Authenticator, mut parameters: Map, env: &
         return Ok(vault.unlock_with(&unlock)?.set_always_uv(!before.always_uv, env.rng)?);
     }
     let current = authenticator.policy.at_least(before.min_pin_length).min_length();
-    let settings = set_min_pin_length(&mut inner, before.clone(), current)?;
+    let mut settings = set_min_pin_length(&mut inner, before.clone(), current)?;
+    if settings.pin_change_due {
+        settings.persistent_token = None;
+    }
     if settings != before {
         vault.unlock_with(&unlock)?.configure(&settings, env.rng)?;
     }

@@ -141,7 +141,7 @@ pub(crate) fn run(
         if present.is_none() {
             present = Some(env.presence(&Ask::SignIn { account })?);
         }
-        authenticator.token = None;
+        authenticator.presence_was_given();
     }
     // Steps 11 to 13.
     let number = (found.len() > 1).then_some(found.len());

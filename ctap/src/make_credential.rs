@@ -107,7 +107,7 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
         Some(present) => present,
         None => env.presence(&ask)?,
     };
-    authenticator.token = None;
+    authenticator.presence_was_given();
     // Steps 15 to 18.
     let same = |(id, a): &(_, vault_core::container::Account)| {
         (discoverable && a.discoverable && a.user_handle == request.user.handle).then_some(*id)
