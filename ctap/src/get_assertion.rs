@@ -126,7 +126,8 @@ pub(crate) fn run(
     let (selected, chosen) = choose(&request, up, &mut found, env)?;
     let (_, account) = found.first().ok_or(Status::NoCredentials)?;
     let verified = match verified {
-        None if uv || account.takes == Takes::Pin => {
+        // Step 5: alwaysUv holds for what takes presence alone as well.
+        None if uv || account.takes == Takes::Pin || (up && env.settings()?.always_uv) => {
             Some(verification::by_prompt(&Ask::SignIn { account }, env).map_err(refusal)?)
         }
         verified => verified,

@@ -88,7 +88,6 @@ pub(crate) fn prf(
         let output: &[u8; 32] = output.value().try_into().map_err(|_| odd_answer(step))?;
         outputs.push(secret_from(|out| out.copy_from_slice(output)));
     }
-    link.tpm.flush(key)?;
     Ok(outputs)
 }
 

@@ -17,6 +17,7 @@ mod make_credential;
 mod messages;
 #[path = "../platform/mod.rs"]
 mod platform;
+mod presence;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -40,6 +41,12 @@ const WRONG: &str = "739184205";
 struct Folder {
     dir: PathBuf,
     tpm: Tpm,
+}
+
+impl Folder {
+    fn open_accounts(&mut self) -> Vec<Account> {
+        self.open().unwrap().accounts().unwrap().into_iter().map(|(_, account)| account).collect()
+    }
 }
 
 impl Vaults for Folder {
@@ -170,6 +177,10 @@ impl Bench {
 
     fn vault_accounts(&mut self) -> usize {
         self.vault.open().unwrap().accounts().unwrap().len()
+    }
+
+    fn vault_takes(&mut self) -> Vec<vault_core::container::Takes> {
+        self.vault.open_accounts().iter().map(|account| account.takes).collect()
     }
 
     fn change_pin_at_the_terminal(&mut self, new: &str) {

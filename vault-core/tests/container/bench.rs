@@ -11,10 +11,11 @@ use rand_core::{TryCryptoRng, TryRng};
 use serde_json::json;
 use tempfile::TempDir;
 use vault_core::{
+    Secret,
     container::{Account, AccountId, Container, ContainerError, Damage, State, Store, VAULT_FILE, Vacancy},
     keystore::{
-        Anchor, ContainerKey, Erased, KeyStore, KeyStoreError, Mandate, Provisioned, RecordAnchor, TpmKind,
-        TpmStatus, UnlockedKeys,
+        Anchor, ContainerKey, Erased, KeyBlob, KeyStore, KeyStoreError, Mandate, PresenceParent, Provisioned,
+        RecordAnchor, Signature, TpmKind, TpmStatus, UnlockedKeys,
     },
     pin::{Pin, PinSecrets},
     secret_from,
@@ -370,6 +371,26 @@ impl KeyStore for Untouchable {
         _: &PinSecrets,
     ) -> Result<Box<dyn UnlockedKeys + 'a>, KeyStoreError> {
         panic!("the PIN was tried")
+    }
+
+    fn sign_present(
+        &mut self,
+        _: &Anchor,
+        _: &PresenceParent,
+        _: &KeyBlob,
+        _: &[u8; 32],
+    ) -> Result<Signature, KeyStoreError> {
+        panic!("a key was used")
+    }
+
+    fn prf_present(
+        &mut self,
+        _: &Anchor,
+        _: &PresenceParent,
+        _: &KeyBlob,
+        _: &[Secret],
+    ) -> Result<Vec<Secret>, KeyStoreError> {
+        panic!("a key was used")
     }
 
     fn status(&mut self, _: Option<&Anchor>) -> Result<TpmStatus, KeyStoreError> {
