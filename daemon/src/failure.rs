@@ -22,6 +22,8 @@ pub(crate) enum Failure {
     AutoWithRealTpm,
     #[error("the PIN cannot be read from --pin-fd; give one line")]
     PinFd(#[source] io::Error),
+    #[error("the process that asks cannot be started; it is this program again, by /proc/self/exe")]
+    Prompt(#[source] io::Error),
     #[error("/dev/uhid cannot be used; load the module uhid, and run as a user who may write to it")]
     Uhid(#[source] io::Error),
     #[error("the socket {path} cannot be made; is there a passholdd that uses it?")]

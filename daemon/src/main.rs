@@ -8,7 +8,7 @@ mod transport;
 mod vaults;
 mod worker;
 
-use std::{io::Write, process::ExitCode};
+use std::{env, io::Write, process::ExitCode};
 
 use clap::Parser;
 
@@ -18,7 +18,9 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    match run() {
+    let asks = env::args_os().skip(1).eq([prompt::process::COMMAND]);
+    let ended = if asks { prompt::process::serve() } else { run() };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             report(&failure);

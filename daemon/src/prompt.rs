@@ -1,11 +1,18 @@
 //! How a person is asked.
 
+mod line;
 mod pinentry;
+pub(crate) mod process;
 mod texts;
+mod wire;
 
 use ctap::{Ask, Declined};
 use vault_core::{TriesLeft, container::Account, pin::Pin, webauthn::UserPresent};
 
+use self::{
+    process::PromptProcess,
+    wire::{Answer, Question},
+};
 use crate::{
     args::{Args, How},
     failure::{Failure, Result},
@@ -17,39 +24,51 @@ use crate::{
 pub(crate) enum Prompt {
     /// Nobody is asked, and everything is approved.
     Auto(Option<auto::AutoPin>),
-    /// A pinentry program.
-    Pinentry,
+    /// Another process runs a pinentry program.
+    Pinentry(PromptProcess),
 }
 
 impl Prompt {
     pub(crate) fn new(args: &Args, vaults: &DirVault) -> Result<Self> {
         match args.prompt {
-            How::Pinentry => Ok(Self::Pinentry),
+            How::Pinentry => PromptProcess::start().map(Self::Pinentry),
             How::Auto if !vaults.is_software() => Err(Failure::AutoWithRealTpm),
             How::Auto => Ok(Self::Auto(args.pin_fd.map(auto::AutoPin::read).transpose()?)),
         }
     }
 
-    pub(crate) fn confirm(&self, ask: &Ask<'_>, cancelled: &Signal) -> Result<UserPresent, Declined> {
+    pub(crate) fn confirm(&mut self, ask: &Ask<'_>, cancelled: &Signal) -> Result<UserPresent, Declined> {
         match self {
             Self::Auto(_) => Ok(UserPresent::confirmed()),
-            Self::Pinentry => pinentry::confirm(&texts::question(ask), cancelled),
+            Self::Pinentry(process) => {
+                let question = Question::Confirm { text: texts::question(ask) };
+                process.line.ask(question, cancelled, |answer| match answer {
+                    Answer::Confirmed => Some(UserPresent::confirmed()),
+                    _ => None,
+                })
+            }
         }
     }
 
     pub(crate) fn choose(
-        &self,
+        &mut self,
         accounts: &[&Account],
         cancelled: &Signal,
     ) -> Result<(usize, UserPresent), Declined> {
         match self {
             Self::Auto(_) => Ok((0, UserPresent::confirmed())),
-            Self::Pinentry => pinentry::choose(accounts, cancelled),
+            Self::Pinentry(process) => {
+                let texts = accounts.iter().map(|account| texts::sign_in(account)).collect();
+                process.line.ask(Question::Choose { texts }, cancelled, |answer| match answer {
+                    Answer::Chosen(at) if *at < accounts.len() => Some((*at, UserPresent::confirmed())),
+                    _ => None,
+                })
+            }
         }
     }
 
     pub(crate) fn pin(
-        &self,
+        &mut self,
         ask: &Ask<'_>,
         tries: Option<TriesLeft>,
         cancelled: &Signal,
@@ -59,7 +78,15 @@ impl Prompt {
                 let pin = pin.as_ref().and_then(auto::AutoPin::pin).ok_or(Declined::No)?;
                 Ok((pin, UserPresent::confirmed()))
             }
-            Self::Pinentry => pinentry::pin(&texts::question(ask), tries, cancelled),
+            Self::Pinentry(process) => {
+                let tries_left = tries.map(TriesLeft::count);
+                let question = Question::Pin { text: texts::question(ask), tries_left };
+                let typed = process.line.ask(question, cancelled, |answer| match answer {
+                    Answer::Pin(typed) => Some(Pin::new(typed)),
+                    _ => None,
+                })?;
+                Ok((typed.ok_or(Declined::No)?, UserPresent::confirmed()))
+            }
         }
     }
 }

@@ -2,19 +2,17 @@
 
 use std::{
     io::{self, Read, Write},
+    os::unix::net::UnixStream,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use ctap::Declined;
 use rustix::event::{PollFd, PollFlags, poll};
-use vault_core::{TriesLeft, container::Account, pin::Pin, webauthn::UserPresent};
 use zeroize::Zeroizing;
 
-use super::texts;
-use crate::worker::Signal;
-
-/// How long a prompt waits for a person, in seconds.
-const PATIENCE: &str = "SETTIMEOUT 60";
+/// How long a question waits for a person.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Assuan's longest line.
 const LONGEST_LINE: usize = 1000;
@@ -24,11 +22,12 @@ const TIMEOUT: u32 = 62;
 const NOT_CONFIRMED: u32 = 114;
 
 /// A running pinentry. Dropping it ends it, and the prompt with it.
-struct Pinentry<'c> {
+struct Pinentry<'d> {
     child: Child,
     to: ChildStdin,
     from: ChildStdout,
-    cancelled: &'c Signal,
+    /// It says something only to take the question back, or by going away.
+    daemon: &'d UnixStream,
 }
 
 /// How a command ended.
@@ -37,21 +36,22 @@ enum Answer {
     NotConfirmed,
 }
 
-pub(super) fn confirm(question: &str, cancelled: &Signal) -> Result<UserPresent, Declined> {
-    let mut pinentry = Pinentry::start(question, cancelled)?;
+pub(super) fn confirm(question: &str, daemon: &UnixStream) -> Result<(), Declined> {
+    let mut pinentry = Pinentry::start(question, PATIENCE, daemon)?;
     match pinentry.command("CONFIRM")? {
-        Answer::Ok(_) => Ok(UserPresent::confirmed()),
+        Answer::Ok(_) => Ok(()),
         Answer::NotConfirmed => Err(Declined::No),
     }
 }
 
 /// One after the other: pinentry has no lists.
-pub(super) fn choose(accounts: &[&Account], cancelled: &Signal) -> Result<(usize, UserPresent), Declined> {
-    for (at, account) in accounts.iter().enumerate() {
-        let mut pinentry = Pinentry::start(&texts::sign_in(account), cancelled)?;
+pub(super) fn choose(questions: &[String], daemon: &UnixStream) -> Result<usize, Declined> {
+    let started = Instant::now();
+    for (at, question) in questions.iter().enumerate() {
+        let mut pinentry = Pinentry::start(question, PATIENCE.saturating_sub(started.elapsed()), daemon)?;
         pinentry.command("SETNOTOK Another account")?;
         if let Answer::Ok(_) = pinentry.command("CONFIRM")? {
-            return Ok((at, UserPresent::confirmed()));
+            return Ok(at);
         }
     }
     Err(Declined::No)
@@ -59,33 +59,36 @@ pub(super) fn choose(accounts: &[&Account], cancelled: &Signal) -> Result<(usize
 
 pub(super) fn pin(
     question: &str,
-    tries: Option<TriesLeft>,
-    cancelled: &Signal,
-) -> Result<(Pin, UserPresent), Declined> {
-    let mut pinentry = Pinentry::start(question, cancelled)?;
-    if let Some(tries) = tries {
-        pinentry.command(&format!("SETERROR {} tries left", tries.count()))?;
+    tries_left: Option<u32>,
+    daemon: &UnixStream,
+) -> Result<Zeroizing<String>, Declined> {
+    let mut pinentry = Pinentry::start(question, PATIENCE, daemon)?;
+    if let Some(tries) = tries_left {
+        pinentry.command(&format!("SETERROR {tries} tries left"))?;
     }
     pinentry.command("SETPROMPT PIN:")?;
     let Answer::Ok(typed) = pinentry.command("GETPIN")? else { return Err(Declined::No) };
-    let pin = std::str::from_utf8(&typed).ok().and_then(Pin::new).ok_or(Declined::No)?;
-    Ok((pin, UserPresent::confirmed()))
+    std::str::from_utf8(&typed).map(|pin| Zeroizing::new(pin.to_owned())).map_err(|_| Declined::No)
 }
 
-impl<'c> Pinentry<'c> {
-    fn start(question: &str, cancelled: &'c Signal) -> Result<Self, Declined> {
+impl<'d> Pinentry<'d> {
+    fn start(question: &str, patience: Duration, daemon: &'d UnixStream) -> Result<Self, Declined> {
+        // For pinentry, 0 is for ever.
+        if patience.as_secs() == 0 {
+            return Err(Declined::TimedOut);
+        }
         let spawn = || -> io::Result<(Child, ChildStdin, ChildStdout)> {
             let mut child = Command::new("pinentry").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
             let (to, from) = (child.stdin.take(), child.stdout.take());
             to.zip(from).map(|(to, from)| (child, to, from)).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
         };
         let (child, to, from) = spawn().map_err(|e| died(&e))?;
-        let mut pinentry = Self { child, to, from, cancelled };
+        let mut pinentry = Self { child, to, from, daemon };
         pinentry.answer()?;
         if let Ok(terminal) = std::env::var("GPG_TTY") {
             pinentry.command(&format!("OPTION ttyname={terminal}"))?;
         }
-        pinentry.command(PATIENCE)?;
+        pinentry.command(&format!("SETTIMEOUT {}", patience.as_secs()))?;
         pinentry.command("SETTITLE Passhold")?;
         pinentry.command(&format!("SETDESC {}", escape(question)))?;
         Ok(pinentry)
@@ -126,12 +129,12 @@ impl<'c> Pinentry<'c> {
         Err(died(&io::ErrorKind::InvalidData.into()))
     }
 
-    /// Until there is something to read, or the request is taken back.
+    /// Until there is something to read, or the question is taken back.
     fn wait(&self) -> Result<(), Declined> {
-        let mut fds = [PollFd::new(&self.from, PollFlags::IN), PollFd::new(self.cancelled, PollFlags::IN)];
+        let mut fds = [PollFd::new(&self.from, PollFlags::IN), PollFd::new(self.daemon, PollFlags::IN)];
         while poll(&mut fds, None).is_err() {}
-        let [_, cancelled] = &fds;
-        if cancelled.revents().is_empty() { Ok(()) } else { Err(Declined::Cancelled) }
+        let [_, daemon] = &fds;
+        if daemon.revents().is_empty() { Ok(()) } else { Err(Declined::Cancelled) }
     }
 }
 

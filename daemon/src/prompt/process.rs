@@ -1,0 +1,80 @@
+//! The process that asks: this program once more, outside the sandbox, because it runs pinentry. Its standard input is its line
+//! to the daemon, and it ends with it.
+
+use std::{
+    io::{self, Write},
+    os::unix::{net::UnixStream, process::CommandExt},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use ctap::Declined;
+use rustix::fd::AsFd;
+
+use super::{
+    line::Line,
+    pinentry,
+    wire::{self, Answer, Numbered, Question},
+};
+use crate::failure::{Failure, Result};
+
+/// What this program is called with to ask.
+pub(crate) const COMMAND: &str = "prompt";
+
+/// pinentry gives up earlier; this is for a process that does not answer at all.
+const PATIENCE: Duration = Duration::from_secs(pinentry::PATIENCE.as_secs() + 5);
+
+/// The process, and the line to it.
+pub(crate) struct PromptProcess {
+    pub(super) line: Line,
+    child: Child,
+}
+
+impl PromptProcess {
+    pub(super) fn start() -> Result<Self> {
+        let start = || {
+            let (ours, its) = UnixStream::pair()?;
+            let line = Line::new(ours, PATIENCE)?;
+            let mut command = Command::new("/proc/self/exe");
+            command.arg0("passholdd").arg(COMMAND).stdin(Stdio::from(rustix::fd::OwnedFd::from(its)));
+            Ok(Self { line, child: command.stdout(Stdio::null()).spawn()? })
+        };
+        start().map_err(Failure::Prompt)
+    }
+}
+
+impl Drop for PromptProcess {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Asks what the daemon wants asked, until it is gone.
+pub(crate) fn serve() -> Result<()> {
+    tpm_backend::prepare_process().map_err(Failure::Exposed)?;
+    serve_on(&own_line().map_err(Failure::Prompt)?).map_err(Failure::Prompt)
+}
+
+fn own_line() -> io::Result<UnixStream> {
+    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+}
+
+fn serve_on(mut line: &UnixStream) -> io::Result<()> {
+    while let Some(Numbered { number, body }) = wire::read_question(&mut line)? {
+        let answer = match body {
+            Question::Confirm { text } => pinentry::confirm(&text, line).map(|()| Answer::Confirmed),
+            Question::Choose { texts } => pinentry::choose(&texts, line).map(Answer::Chosen),
+            Question::Pin { text, tries_left } => pinentry::pin(&text, tries_left, line).map(Answer::Pin),
+            // It was answered meanwhile.
+            Question::Cancel => continue,
+        };
+        let body = answer.unwrap_or_else(|declined| match declined {
+            Declined::No => Answer::No,
+            Declined::TimedOut => Answer::TimedOut,
+            Declined::Cancelled => Answer::TakenBack,
+        });
+        line.write_all(&wire::encode(&Numbered { number, body })?)?;
+    }
+    Ok(())
+}
