@@ -333,7 +333,18 @@ fn good(key_agreement: &Platform) -> Vec<Good> {
         required: paths(required),
         optional: paths(optional),
     };
+    let config = proven(3, Some(map([(1.into(), 8.into())])));
+    let blobs = map([
+        (2.into(), bytes(20)),
+        (3.into(), 0.into()),
+        (4.into(), 20.into()),
+        (5.into(), bytes(32)),
+        (6.into(), 2.into()),
+    ]);
     vec![
+        case("authenticatorConfig", 0x0d, config, PIN_AUTH_INVALID, "1 3", "2 4"),
+        // Without an offset it is CTAP1_ERR_INVALID_PARAMETER (§6.10.2).
+        case("largeBlobs", 0x0c, blobs, PIN_AUTH_INVALID, "6", "2 3 4 5"),
         case(
             "makeCredential",
             0x01,
