@@ -1,5 +1,4 @@
 use std::{
-    io::{self, Write},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -12,15 +11,15 @@ use tpm_backend::{
 use vault_core::{
     TriesLeft, UnlockError, Unlocked, Vault,
     container::{Container, ContainerError},
-    pin::PinPolicy,
+    pin::{Pin, PinPolicy},
     webauthn::UserPresent,
 };
 
 use crate::{
     args::Global,
     config::Folders,
+    console::Console,
     failure::{Exit, Failure, Result, unlock_failure},
-    terminal::{PinSource, read_secret},
 };
 
 const DEFAULT_TPM: &str = "device:/dev/tpmrm0";
@@ -35,13 +34,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const PROMPTS: usize = 3;
 
 /// What every command works with.
-pub(crate) struct App {
+pub struct App<'c> {
+    pub(crate) console: &'c mut dyn Console,
     pub(crate) dir: PathBuf,
     pub(crate) json: bool,
     pub(crate) policy: PinPolicy,
-    pub(crate) pins: PinSource,
     tpm: String,
-    owner_auth_fd: Option<u32>,
 }
 
 /// A TPM, and the private software TPM behind it if there is one.
@@ -52,8 +50,9 @@ pub(crate) struct Keys {
     _swtpm: Option<Swtpm>,
 }
 
-impl App {
-    pub(crate) fn new(global: Global) -> Result<Self> {
+impl<'c> App<'c> {
+    /// As the command line and the config file say.
+    pub fn new(global: Global, console: &'c mut dyn Console) -> Result<Self> {
         let folders = Folders::find()?;
         let config = folders.read_config()?;
         let min = config.min_pin_length;
@@ -62,17 +61,32 @@ impl App {
                 .next("Set it to 6, or leave it out.")
         })?;
         Ok(Self {
+            console,
             dir: global.vault.or(config.vault).unwrap_or(folders.data),
             json: global.json,
             policy,
-            pins: PinSource::new(global.pin_fd)?,
             tpm: global.tpm.or(config.tpm).unwrap_or_else(|| DEFAULT_TPM.to_owned()),
-            owner_auth_fd: global.owner_auth_fd,
         })
     }
 
+    /// For another program, which decides whose vault it is.
+    pub fn for_vault(
+        dir: PathBuf,
+        tpm: String,
+        policy: PinPolicy,
+        json: bool,
+        console: &'c mut dyn Console,
+    ) -> Self {
+        Self { console, dir, json, policy, tpm }
+    }
+
+    /// Tells the person something that is not the result.
+    pub(crate) fn note(&mut self, text: impl std::fmt::Display) {
+        self.console.note(&text.to_string());
+    }
+
     /// The TPM that was asked for and no other: there is no fall-back to software.
-    pub(crate) fn keys(&self) -> Result<Keys> {
+    pub(crate) fn keys(&mut self) -> Result<Keys> {
         if self.tpm == PRIVATE_SWTPM && !self.swtpm_state().exists() {
             return Err(ContainerError::NotFound { dir: self.dir.clone() }.into());
         }
@@ -80,7 +94,7 @@ impl App {
     }
 
     /// The same, where a private software TPM may be made.
-    pub(crate) fn keys_for_setup(&self) -> Result<Keys> {
+    pub(crate) fn keys_for_setup(&mut self) -> Result<Keys> {
         let swtpm = if self.tpm == PRIVATE_SWTPM { Some(self.start_swtpm()?) } else { None };
         let address = swtpm.as_ref().map_or_else(|| self.tpm.clone(), Swtpm::tcti);
         let parsed: Address = address.parse().map_err(|e| {
@@ -88,8 +102,7 @@ impl App {
                 .next("For a software TPM of this vault's own: --tpm swtpm")
         })?;
         let mut tpm = Tpm::new(parsed);
-        if let Some(fd) = self.owner_auth_fd {
-            let auth = read_secret(fd, "the owner authorization")?;
+        if let Some(auth) = self.console.owner_auth()? {
             tpm.set_owner_auth(SecretSlice::from(auth.as_bytes().to_vec()));
         }
         Ok(Keys { tpm, address, _swtpm: swtpm })
@@ -99,8 +112,8 @@ impl App {
         self.dir.join("swtpm")
     }
 
-    fn start_swtpm(&self) -> Result<Swtpm> {
-        note(
+    fn start_swtpm(&mut self) -> Result<Swtpm> {
+        self.note(
             "warning: --tpm swtpm is a program, and nothing protects its keys; for development and tests only",
         );
         let state = self.swtpm_state();
@@ -118,22 +131,32 @@ impl App {
         Ok(patiently(|| Container::open(&self.dir), busy)?)
     }
 
-    /// Asks for the PIN, which confirms what was just shown, and runs `operation` once the TPM has
-    /// accepted it.
-    pub(crate) fn with_pin<T>(
+    /// Shows what is going to be done, asks for the PIN, which confirms it, and does it once the TPM has accepted that.
+    /// Others may use the vault while somebody types.
+    pub(crate) fn with_pin<P, T>(
         &mut self,
-        vault: &mut Vault<'_>,
-        operation: impl FnOnce(&mut Self, Unlocked<'_>, UserPresent) -> Result<T>,
+        keys: &mut Keys,
+        show: impl FnOnce(&mut Self, &mut Vault<'_>) -> Result<P>,
+        operation: impl FnOnce(&mut Self, Unlocked<'_>, UserPresent, P) -> Result<T>,
     ) -> Result<T> {
+        let mut vault = self.open(keys)?;
+        let shown = show(self, &mut vault)?;
         if let Some(left) = vault.tries_left_if_fewer()? {
-            note(crate::terminal::tries(left));
+            self.note(crate::terminal::tries(left));
         }
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let pin = self.pins.read("PIN: ")?;
+            let pin = if self.console.pin_is_typed() {
+                drop(vault);
+                let pin = self.pin("PIN: ")?;
+                vault = self.open(keys)?;
+                pin
+            } else {
+                self.pin("PIN: ")?
+            };
             let refused = match vault.unlock(&pin.material()) {
-                Ok(unlocked) => return operation(self, unlocked, UserPresent::confirmed()),
+                Ok(unlocked) => return operation(self, unlocked, UserPresent::confirmed(), shown),
                 Err(e) => e,
             };
             // What the TPM said of the PIN is not hidden by a failure to tell the count.
@@ -142,17 +165,30 @@ impl App {
                 other => return Err(unlock_failure(other, &self.dir)),
             };
             let failure = Failure::wrong_pin(left);
-            if left == Some(TriesLeft::ByTpm(0)) || attempt == PROMPTS || !self.pins.is_terminal() {
+            if left == Some(TriesLeft::ByTpm(0)) || attempt == PROMPTS || !self.console.pin_is_typed() {
                 return Err(failure);
             }
-            note(failure);
+            self.note(failure);
         }
     }
 
+    /// A PIN that is to be proven.
+    fn pin(&mut self, prompt: &str) -> Result<Pin> {
+        // One that can be no vault's PIN is not shown to the TPM, which would count it.
+        Pin::new(&self.console.pin(prompt)?).ok_or_else(|| {
+            Failure::new(Exit::WrongPin, "that is no PIN: a PIN has 1 to 63 bytes")
+                .next("Nothing was counted.")
+        })
+    }
+
     /// Prints a command's result: JSON alone, or text.
-    pub(crate) fn print(&self, json: &impl serde::Serialize, text: impl FnOnce() -> String) -> Result<()> {
+    pub(crate) fn print(
+        &mut self,
+        json: &impl serde::Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<()> {
         let line = if self.json { to_json(json)? } else { text() };
-        print(&line)
+        self.console.print(&line)
     }
 }
 
@@ -160,21 +196,8 @@ pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Failure::unexpected("cannot write JSON", e))
 }
 
-pub(crate) fn print(text: &str) -> Result<()> {
-    writeln!(io::stdout(), "{text}").map_err(|e| Failure::unexpected("cannot write to standard output", e))
-}
-
-/// Tells the person something that is not the result.
-pub(crate) fn note(text: impl std::fmt::Display) {
-    // Nobody to tell that nobody can be told.
-    writeln!(io::stderr(), "passhold: {text}").ok();
-}
-
-/// Repeats `attempt` while it is refused because another passhold is at work.
-pub(crate) fn patiently<T, E>(
-    mut attempt: impl FnMut() -> Result<T, E>,
-    busy: impl Fn(&E) -> bool,
-) -> Result<T, E> {
+/// Repeats `attempt` while it is refused because another program is at work.
+pub fn patiently<T, E>(mut attempt: impl FnMut() -> Result<T, E>, busy: impl Fn(&E) -> bool) -> Result<T, E> {
     let started = Instant::now();
     loop {
         match attempt() {

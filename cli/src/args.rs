@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 use vault_core::container::AccountId;
 
 use crate::failure::EXIT_CODES;
@@ -13,44 +14,57 @@ use crate::failure::EXIT_CODES;
 /// itself checks and counts.
 #[derive(Debug, Parser)]
 #[command(name = "passhold", version, after_long_help = EXIT_CODES, disable_help_subcommand = true)]
-pub(crate) struct Args {
+pub struct Args {
+    /// What every command has
     #[command(flatten)]
-    pub(crate) global: Global,
+    pub global: Global,
+    /// What to do
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub command: Command,
 }
 
+/// Options of every command.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Global {
+pub struct Global {
     /// The vault's folder [default: $XDG_DATA_HOME/passhold]
     #[arg(long, global = true, value_name = "DIR")]
-    pub(crate) vault: Option<PathBuf>,
+    pub vault: Option<PathBuf>,
 
     /// The TPM: device:/dev/tpmrm0 (the default), swtpm (a private software TPM), or a TCTI string
     #[arg(long, global = true, value_name = "TPM", env = "PASSHOLD_TPM")]
-    pub(crate) tpm: Option<String>,
+    pub tpm: Option<String>,
+
+    /// passholdd's socket [default: /run/passhold/socket or $XDG_RUNTIME_DIR/passhold/socket, if it is there]
+    #[arg(long, global = true, value_name = "PATH", conflicts_with_all = ["vault", "tpm", "direct"])]
+    pub socket: Option<PathBuf>,
+
+    /// Use the TPM and the vault here, without passholdd; so do --vault and --tpm
+    #[arg(long, global = true)]
+    pub direct: bool,
 
     /// Print JSON, errors too
     #[arg(long, global = true)]
-    pub(crate) json: bool,
+    pub json: bool,
 
     /// Read the PIN from this file descriptor, one line (for `pin change` two: the old one and the new one)
     #[arg(long, global = true, value_name = "N")]
-    pub(crate) pin_fd: Option<u32>,
+    pub pin_fd: Option<u32>,
 
     /// Read the TPM's owner authorization from this file descriptor, one line (for setup, wipe, status)
     #[arg(long, global = true, value_name = "N")]
-    pub(crate) owner_auth_fd: Option<u32>,
+    pub owner_auth_fd: Option<u32>,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+/// What can be done with a vault.
+#[derive(Debug, Subcommand, Serialize, Deserialize)]
+pub enum Command {
     /// Make a vault and choose its PIN
     Setup,
     /// Make a passkey: WebAuthn creation options in, a registration response out
     Enroll(Ceremony),
     /// Sign in with a passkey: WebAuthn request options in, an authentication response out
     Sign {
+        /// The request
         #[command(flatten)]
         ceremony: Ceremony,
         /// Which passkey, where several match
@@ -89,19 +103,21 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Ceremony {
+/// A relying party's request.
+#[derive(Debug, clap::Args, Serialize, Deserialize)]
+pub struct Ceremony {
     /// Who asks, such as https://example.org
     #[arg(long, value_name = "ORIGIN")]
-    pub(crate) origin: String,
+    pub origin: String,
 
     /// The relying party's options as JSON, bare or as {"publicKey": …}; - is standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
-    pub(crate) options: PathBuf,
+    pub options: PathBuf,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Pin {
+/// What can be done with a PIN.
+#[derive(Debug, Subcommand, Serialize, Deserialize)]
+pub enum Pin {
     /// Replace the PIN; all passkeys stay
     Change,
 }

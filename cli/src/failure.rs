@@ -20,12 +20,14 @@ use vault_core::{
 
 use crate::terminal;
 
-pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+/// What a command comes to.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Exit codes. Stable: scripts depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Exit {
+#[expect(missing_docs, reason = "`EXIT_CODES` says what they are")]
+pub enum Exit {
     Unexpected = 1,
     Usage = 2,
     Request = 3,
@@ -80,7 +82,7 @@ const DAMAGED: &str = "Nothing was changed. Put back a copy of the newest vault.
 
 /// An error as a person or a script meets it.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     exit: Exit,
     message: String,
     next: Option<String>,
@@ -89,11 +91,13 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+    /// With this code and message.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), next: None, source: None, tries_left: None }
     }
 
-    pub(crate) fn unexpected(
+    /// Something that no code stands for.
+    pub fn unexpected(
         message: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
@@ -113,7 +117,8 @@ impl Failure {
     }
 
     /// What to do about it.
-    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());
         self
     }
@@ -129,7 +134,15 @@ impl Failure {
     }
 
     /// Says it on stderr and gives the exit code.
-    pub(crate) fn report(&self, json: bool) -> ExitCode {
+    #[must_use]
+    pub fn report(&self, json: bool) -> ExitCode {
+        let (code, text) = self.render(json);
+        writeln!(io::stderr(), "{text}").ok();
+        ExitCode::from(code)
+    }
+
+    /// The exit code, and what to say.
+    pub(crate) fn render(&self, json: bool) -> (u8, String) {
         let mut message = self.message.clone();
         let mut source = self.source.as_deref().map(|e| -> &dyn StdError { e });
         while let Some(cause) = source {
@@ -145,8 +158,7 @@ impl Failure {
             let next = self.next.as_ref().map_or_else(String::new, |next| format!("\n{next}"));
             format!("passhold: {message}{next}")
         };
-        writeln!(io::stderr(), "{text}").ok();
-        ExitCode::from(code)
+        (code, text)
     }
 }
 

@@ -1,21 +1,9 @@
 //! `passhold`: passkeys in this machine's TPM, from the terminal.
 
-mod app;
-mod args;
-mod commands;
-mod config;
-mod failure;
-mod terminal;
-
 use std::process::ExitCode;
 
 use clap::Parser;
-
-use crate::{
-    app::App,
-    args::Args,
-    failure::{Exit, Failure},
-};
+use passhold::{App, Args, Exit, Failure, Local, ipc};
 
 fn main() -> ExitCode {
     let prepared = tpm_backend::prepare_process();
@@ -28,12 +16,14 @@ fn main() -> ExitCode {
         Err(e) => e.exit(),
     };
     let json = args.global.json;
-    match prepared
-        .map_err(|e| Failure::unexpected("cannot turn core dumps off", e))
-        .and_then(|()| App::new(args.global))
-        .and_then(|mut app| commands::run(&mut app, args.command))
-    {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(json),
-    }
+    let run = || {
+        prepared.map_err(|e| Failure::unexpected("cannot turn core dumps off", e))?;
+        let mut console = Local::new(&args.global)?;
+        if let Some(socket) = ipc::find(&args.global)? {
+            return ipc::Call::new(args.command, json, &console).relay(socket, &mut console);
+        }
+        passhold::run(&mut App::new(args.global, &mut console)?, args.command)?;
+        Ok(ExitCode::SUCCESS)
+    };
+    run().unwrap_or_else(|failure| failure.report(json))
 }

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex};
-use vault_core::{TriesLeft, pin::Pin};
+use vault_core::TriesLeft;
 use zeroize::Zeroizing;
 
 use crate::failure::{Exit, Failure, Result};
@@ -31,17 +31,8 @@ impl PinSource {
         matches!(self, Self::Terminal)
     }
 
-    /// A PIN that is to be proven.
-    pub(crate) fn read(&mut self, prompt: &str) -> Result<Pin> {
-        // One that can be no vault's PIN is not shown to the TPM, which would count it.
-        Pin::new(&self.read_text(prompt)?).ok_or_else(|| {
-            Failure::new(Exit::WrongPin, "that is no PIN: a PIN has 1 to 63 bytes")
-                .next("Nothing was counted.")
-        })
-    }
-
     /// A line as it was typed, hidden.
-    pub(crate) fn read_text(&mut self, prompt: &str) -> Result<Zeroizing<String>> {
+    pub(crate) fn read(&mut self, prompt: &str) -> Result<Zeroizing<String>> {
         match self {
             Self::Descriptor(file) => read_line(file, "the PIN"),
             Self::Terminal => read_hidden(prompt),

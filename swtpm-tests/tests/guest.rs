@@ -2,24 +2,33 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::pedantic)]
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use swtpm_tests::Program;
 
 /// What the guest needs of this machine, beside root.
-const NEEDED: [&str; 5] = [
+const NEEDED: [&str; 8] = [
     "/usr/bin/qemu-system-x86_64",
     "/bin/busybox",
     "/usr/bin/fido2-token",
     "/usr/sbin/sshd",
     "/usr/bin/openssl",
+    "/lib/systemd/systemd-udevd",
+    "/usr/bin/chromium",
+    "/usr/bin/firefox-esr",
 ];
 
 /// Runs a script of the lab in a guest; it must have said `claims` things.
 fn guest(script: &str, claims: usize) {
+    guest_with(&[], script, &[], claims);
+}
+
+/// The same, with options for the guest, and arguments for the script after the folder of the programs.
+fn guest_with(options: &[&str], script: &str, arguments: &[&str], claims: usize) {
     let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab");
     if let Some(missing) = missing() {
         assert_ne!(env::var("PASSHOLD_LAB").as_deref(), Ok("required"), "the guest cannot run: {missing}");
@@ -28,12 +37,19 @@ fn guest(script: &str, claims: usize) {
         );
         return;
     }
+    // A guest has two processors; what waits in it, such as a browser, has time limits of its own.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let programs = Program::Passholdd.path().parent().unwrap().to_owned();
     let output = Command::new(lab.join("guest-run.sh"))
-        .args(["--timeout", "420", "--"])
+        .args(["--timeout", "420"])
+        .args(options)
+        .arg("--")
         .arg(lab.join(script))
         .arg(programs)
-        .env("GUEST_LAB", cache())
+        .args(arguments)
+        // The kernel is fetched once.
+        .env("GUEST_LAB", target().join("guest"))
         .output()
         .unwrap();
     let (said, complaint) =
@@ -50,9 +66,17 @@ fn missing() -> Option<String> {
     missing.map(|path| format!("{path} is missing"))
 }
 
-/// The kernel is fetched once.
-fn cache() -> PathBuf {
-    env::current_exe().unwrap().ancestors().nth(3).unwrap().join("guest")
+fn target() -> PathBuf {
+    env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()
+}
+
+/// What it showed at its end stays in `target/browsers/`.
+fn browser(name: &str) {
+    let pictures = target().join("browsers");
+    fs::create_dir_all(&pictures).unwrap();
+    let picture = pictures.join(name).with_extension("png");
+    let options = ["--udev", "--share", pictures.to_str().unwrap()];
+    guest_with(&options, "browser.sh", &[name, picture.to_str().unwrap()], 6);
 }
 
 #[test]
@@ -63,4 +87,14 @@ fn libfido2s_tools_and_openssh_use_the_device_of_a_real_kernel() {
 #[test]
 fn the_terminal_uses_real_device_nodes_and_says_where_it_cannot() {
     guest("terminal.sh", 9);
+}
+
+#[test]
+fn chromium_registers_and_signs_in() {
+    browser("chromium");
+}
+
+#[test]
+fn firefox_registers_and_signs_in() {
+    browser("firefox");
 }

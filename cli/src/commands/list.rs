@@ -7,7 +7,7 @@ use vault_core::{
 
 use crate::{app::App, failure::Result, terminal::date};
 
-pub(crate) fn run(app: &mut App) -> Result<()> {
+pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
     let mut keys = app.keys()?;
     let accounts = app.open(&mut keys)?.accounts()?;
     let json: Vec<_> = accounts.iter().map(|(id, account)| to_json(*id, account)).collect();

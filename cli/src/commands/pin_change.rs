@@ -2,18 +2,22 @@ use serde_json::json;
 
 use super::setup::choose_pin;
 use crate::{
-    app::{App, note, rng},
+    app::{App, rng},
     failure::Result,
 };
 
-pub(crate) fn run(app: &mut App) -> Result<()> {
+pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
     let mut keys = app.keys()?;
-    let mut vault = app.open(&mut keys)?;
-    let policy = app.policy.at_least(vault.settings()?.min_pin_length);
-    note("change the vault's PIN; first the old one");
-    app.with_pin(&mut vault, |app, unlocked, _| {
-        let new = choose_pin(app, policy, "New PIN: ")?;
-        Ok(unlocked.change_pin(&new.material(), &mut rng())?)
-    })?;
+    app.with_pin(
+        &mut keys,
+        |app, vault| {
+            app.note("change the vault's PIN; first the old one");
+            Ok(app.policy.at_least(vault.settings()?.min_pin_length))
+        },
+        |app, unlocked, _, policy| {
+            let new = choose_pin(app, policy, "New PIN: ")?;
+            Ok(unlocked.change_pin(&new.material(), &mut rng())?)
+        },
+    )?;
     app.print(&json!({"changed": "pin"}), || "The PIN is changed; all passkeys stay.".to_owned())
 }

@@ -6,7 +6,7 @@ use crate::{
     failure::Result,
 };
 
-pub(crate) fn run(app: &mut App, id: AccountId, name: String) -> Result<()> {
+pub(crate) fn run(app: &mut App<'_>, id: AccountId, name: String) -> Result<()> {
     let mut keys = app.keys()?;
     let label = Some(name).filter(|name| !name.is_empty());
     let account = app.open(&mut keys)?.rename(id, label, &mut rng())?;

@@ -6,12 +6,11 @@ use vault_core::{
 use zeroize::Zeroizing;
 
 use crate::{
-    app::{App, note, patiently, rng},
+    app::{App, patiently, rng},
     failure::{Exit, Failure, Result},
-    terminal::PinSource,
 };
 
-pub(crate) fn run(app: &mut App) -> Result<()> {
+pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
     // Before a PIN is thought up for nothing.
     match Container::open(&app.dir) {
         Ok(found) if found.state()? == State::Active => {
@@ -21,22 +20,24 @@ pub(crate) fn run(app: &mut App) -> Result<()> {
         Err(e) => return Err(e.into()),
     }
     let mut keys = app.keys_for_setup()?;
-    let pin = choose_pin(app, app.policy, "Choose a PIN: ")?;
+    let policy = app.policy;
+    let pin = choose_pin(app, policy, "Choose a PIN: ")?;
     let material = pin.material();
     patiently(
         || vault_core::setup(&app.dir, &mut keys.tpm, &material, &mut rng()),
         vault_core::VaultError::is_busy,
     )?;
-    note("the TPM allows 8 wrong PINs in a row, then none; keep the PIN safe");
-    app.print(&json!({"vault": app.dir}), || format!("Made a vault in {}.", app.dir.display()))
+    app.note("the TPM allows 8 wrong PINs in a row, then none; keep the PIN safe");
+    let dir = app.dir.clone();
+    app.print(&json!({"vault": dir}), || format!("Made a vault in {}.", dir.display()))
 }
 
 /// A new PIN, typed twice on a terminal, until the policy accepts one.
-pub(super) fn choose_pin(app: &mut App, policy: PinPolicy, prompt: &str) -> Result<Pin> {
-    let typed = app.pins.read_text(prompt)?;
+pub(super) fn choose_pin(app: &mut App<'_>, policy: PinPolicy, prompt: &str) -> Result<Pin> {
+    let typed = app.console.pin(prompt)?;
     let pin = policy.accept(&typed)?;
-    if let PinSource::Terminal = app.pins {
-        let again: Zeroizing<String> = app.pins.read_text("Once more: ")?;
+    if app.console.pin_is_typed() {
+        let again: Zeroizing<String> = app.console.pin("Once more: ")?;
         if *again != *typed {
             return Err(
                 Failure::new(Exit::PinRefused, "the two PINs differ").next("Nothing was changed; try again.")

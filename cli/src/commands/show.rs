@@ -3,7 +3,7 @@ use vault_core::{container::AccountId, printable};
 use super::list;
 use crate::{app::App, failure::Result, terminal::date};
 
-pub(crate) fn run(app: &mut App, id: AccountId) -> Result<()> {
+pub(crate) fn run(app: &mut App<'_>, id: AccountId) -> Result<()> {
     let mut keys = app.keys()?;
     let account = app.open(&mut keys)?.account(id)?;
     app.print(&list::to_json(id, &account), || {

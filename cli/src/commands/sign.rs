@@ -5,70 +5,80 @@ use vault_core::{
     webauthn::{GetRequest, Origin},
 };
 
-use super::read_options;
 use crate::{
-    app::{App, note, print, to_json},
+    app::{App, Keys, to_json},
     args::Ceremony,
     failure::{Exit, Failure, Result},
-    terminal::ask,
 };
 
-pub(crate) fn run(app: &mut App, ceremony: &Ceremony, account: Option<AccountId>) -> Result<()> {
+pub(crate) fn run(app: &mut App<'_>, ceremony: &Ceremony, account: Option<AccountId>) -> Result<()> {
     let origin = Origin::parse(&ceremony.origin)?;
-    let request = GetRequest::from_json(&read_options(&ceremony.options)?, origin)?;
+    let request = GetRequest::from_json(&app.console.options(&ceremony.options)?, origin)?;
     let mut keys = app.keys()?;
-    let mut vault = app.open(&mut keys)?;
-    let (id, account) = choose(&vault, &request, account)?;
-    note(format!(
-        "sign in as {} at {}, asked by {}",
-        printable(account.name()),
-        request.rp_id,
-        request.origin
-    ));
-    let response =
-        app.with_pin(&mut vault, |_, unlocked, present| Ok(unlocked.sign(&request, id, present)?))?;
-    print(&to_json(&response)?)
+    // Others may use the vault while somebody chooses.
+    let wanted = match account {
+        None => choose(app, &mut keys, &request)?,
+        wanted => wanted,
+    };
+    let response = app.with_pin(
+        &mut keys,
+        |app, vault| {
+            let (id, account) = matching(vault, &request, wanted)?;
+            let (name, rp_id) = (printable(account.name()), &request.rp_id);
+            app.note(format!("sign in as {name} at {rp_id}, asked by {}", request.origin));
+            Ok(id)
+        },
+        |_, unlocked, present, id| Ok(unlocked.sign(&request, id, present)?),
+    )?;
+    app.console.print(&to_json(&response)?)
 }
 
-fn choose(
+/// The one that is wanted, or the only one.
+fn matching(
     vault: &Vault<'_>,
     request: &GetRequest,
     wanted: Option<AccountId>,
 ) -> Result<(AccountId, Account)> {
     let mut matching = vault.matching(request)?;
-    if let Some(wanted) = wanted {
-        let Some(at) = matching.iter().position(|(id, _)| *id == wanted) else {
-            vault.account(wanted)?;
-            return Err(vault_core::CeremonyError::NotAllowed.into());
-        };
+    let at = match wanted {
+        None => (matching.len() == 1).then_some(0),
+        Some(wanted) => matching.iter().position(|(id, _)| *id == wanted),
+    };
+    if let Some(at) = at {
         return Ok(matching.swap_remove(at));
     }
+    if let Some(wanted) = wanted {
+        vault.account(wanted)?;
+        return Err(vault_core::CeremonyError::NotAllowed.into());
+    }
+    let none = format!("there is no passkey for {} that it accepts", request.rp_id);
+    Err(Failure::new(Exit::NoPasskey, none)
+        .next("\"passhold list\" shows the passkeys; make one with \"passhold enroll\"."))
+}
+
+/// Which of several; nobody is asked about one, or none.
+fn choose(app: &mut App<'_>, keys: &mut Keys, request: &GetRequest) -> Result<Option<AccountId>> {
+    let matching = app.open(keys)?.matching(request)?;
+    if matching.len() < 2 {
+        return Ok(None);
+    }
+    for (id, account) in &matching {
+        app.note(format!("{id}: {}", printable(account.name())));
+    }
     let ids: Vec<_> = matching.iter().map(|(id, _)| id.to_string()).collect();
-    match matching.len() {
-        0 => Err(Failure::new(
-            Exit::NoPasskey,
-            format!("there is no passkey for {} that it accepts", request.rp_id),
-        )
-        .next("\"passhold list\" shows the passkeys; make one with \"passhold enroll\".")),
-        1 => Ok(matching.swap_remove(0)),
-        _ => {
-            for (id, account) in &matching {
-                note(format!("{id}: {}", printable(account.name())));
-            }
-            let which = format!("one of {}", ids.join(", "));
-            let answer = ask(&format!("Which passkey ({which})? "))
-                .map_err(|failure| failure.next(format!("Name the passkey with --account ID: {which}.")))?;
-            let at = ids.iter().position(|id| *id == answer).ok_or_else(|| {
-                let id = answer.parse();
-                id.map_or_else(
-                    |_| {
-                        Failure::new(Exit::NotConfirmed, "no passkey was chosen")
-                            .next(format!("Answer with {which}."))
-                    },
-                    |id| ContainerError::NoSuchAccount { id }.into(),
-                )
-            })?;
-            Ok(matching.swap_remove(at))
-        }
+    let which = format!("one of {}", ids.join(", "));
+    let answer = app
+        .console
+        .ask(&format!("Which passkey ({which})? "))
+        .map_err(|failure| failure.next(format!("Name the passkey with --account ID: {which}.")))?;
+    match matching.iter().find(|(id, _)| id.to_string() == answer) {
+        Some((id, _)) => Ok(Some(*id)),
+        None => Err(answer.parse().map_or_else(
+            |_| {
+                Failure::new(Exit::NotConfirmed, "no passkey was chosen")
+                    .next(format!("Answer with {which}."))
+            },
+            |id| ContainerError::NoSuchAccount { id }.into(),
+        )),
     }
 }

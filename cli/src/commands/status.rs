@@ -7,7 +7,7 @@ use crate::{
     terminal::{duration, tries},
 };
 
-pub(crate) fn run(app: &mut App) -> Result<()> {
+pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
     let mut keys = app.keys()?;
     let address = keys.address.clone();
     // Whether there is a TPM at all is worth knowing before whether there is a vault.
@@ -25,6 +25,7 @@ pub(crate) fn run(app: &mut App) -> Result<()> {
         "tpm": {"address": address, "kind": status.kind, "model": status.model},
         "lockout": {"counter": lockout.counter, "limit": lockout.limit, "recoverySeconds": lockout.recovery.as_secs()},
     });
+    let dir = app.dir.display().to_string();
     app.print(&json, || {
         let kind = match status.kind {
             TpmKind::Discrete => "a chip of its own",
@@ -32,7 +33,7 @@ pub(crate) fn run(app: &mut App) -> Result<()> {
             TpmKind::Software => "software, which protects nothing",
         };
         [
-            ("Vault", app.dir.display().to_string()),
+            ("Vault", dir),
             ("Passkeys", accounts.to_string()),
             ("PIN", tries(left)),
             ("TPM", format!("{} at {address}: {kind}", status.model)),

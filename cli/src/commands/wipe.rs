@@ -2,19 +2,21 @@ use serde_json::json;
 use vault_core::{VaultError, Wiped, container::State, printable};
 
 use crate::{
-    app::{App, Keys, note, patiently},
+    app::{App, Keys, patiently},
     failure::{Exit, Failure, Result},
-    terminal::ask,
 };
 
 /// What has to be typed.
 const WORD: &str = "wipe";
 
-pub(crate) fn run(app: &mut App, yes: bool) -> Result<()> {
+pub(crate) fn run(app: &mut App<'_>, yes: bool) -> Result<()> {
     let mut keys = app.keys()?;
     tell_what_is_lost(app, &mut keys)?;
     if !yes {
-        let answer = ask(&format!("Type \"{WORD}\" to destroy the vault in {}: ", app.dir.display()))
+        let question = format!("Type \"{WORD}\" to destroy the vault in {}: ", app.dir.display());
+        let answer = app
+            .console
+            .ask(&question)
             .map_err(|failure| failure.next("Run this in a terminal, or give --yes."))?;
         if answer != WORD {
             return Err(Failure::new(Exit::NotConfirmed, "nothing was destroyed")
@@ -35,37 +37,38 @@ pub(crate) fn run(app: &mut App, yes: bool) -> Result<()> {
             "The vault's file is removed. This TPM holds no secret of it; if another one made it, a copy still signs there.",
         ),
     };
-    app.print(&json!({"wiped": app.dir, "tpm": tpm}), || text.to_owned())
+    let json = json!({"wiped": app.dir, "tpm": tpm});
+    app.print(&json, || text.to_owned())
 }
 
-fn tell_what_is_lost(app: &App, keys: &mut Keys) -> Result<()> {
+fn tell_what_is_lost(app: &mut App<'_>, keys: &mut Keys) -> Result<()> {
     let container = app.container()?;
     match container.state()? {
         State::Provisioning if container.is_empty()? => {
-            note("its set-up was interrupted: it holds no passkeys");
+            app.note("its set-up was interrupted: it holds no passkeys");
             return Ok(());
         }
         State::Provisioning => {
-            note("its file says that set-up was interrupted, and holds passkeys all the same");
+            app.note("its file says that set-up was interrupted, and holds passkeys all the same");
             return Ok(());
         }
         State::Wiping => {
-            note("a wipe of it was interrupted, and will be completed");
+            app.note("a wipe of it was interrupted, and will be completed");
             return Ok(());
         }
         State::Active => drop(container),
     }
     match app.open(keys).and_then(|vault| Ok(vault.accounts()?)) {
         Ok(accounts) => {
-            note(format!("{} passkeys will be lost:", accounts.len()));
+            app.note(format!("{} passkeys will be lost:", accounts.len()));
             for (id, account) in accounts {
-                note(format!("{id}: {} at {}", printable(account.name()), account.rp_id));
+                app.note(format!("{id}: {} at {}", printable(account.name()), account.rp_id));
             }
             Ok(())
         }
         // A vault that cannot be read can still be wiped.
         Err(failure) if failure.leaves_a_vault() => {
-            note(format!("the passkeys that will be lost cannot be listed: {failure}"));
+            app.note(format!("the passkeys that will be lost cannot be listed: {failure}"));
             Ok(())
         }
         Err(failure) => Err(failure),

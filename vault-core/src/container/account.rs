@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// A passkey's number in its vault; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AccountId(pub(crate) i64);
 
 impl fmt::Display for AccountId {

@@ -1,0 +1,118 @@
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    path::Path,
+};
+
+use zeroize::Zeroizing;
+
+use crate::{
+    args::Global,
+    failure::{Exit, Failure, Result},
+    terminal::{self, PinSource},
+};
+
+/// No relying party's options are longer.
+pub(crate) const LONGEST_OPTIONS: u64 = 1 << 20;
+
+/// Where a command's person sits.
+pub trait Console {
+    /// Tells what is not the result.
+    fn note(&mut self, text: &str);
+
+    /// Tells the result.
+    fn print(&mut self, text: &str) -> Result<()>;
+
+    /// Asks, and returns the line that was typed.
+    fn ask(&mut self, question: &str) -> Result<String>;
+
+    /// Asks for a PIN, which nobody else gets to see.
+    fn pin(&mut self, prompt: &str) -> Result<Zeroizing<String>>;
+
+    /// Whether it is typed: then it takes its time, and can be asked for again.
+    fn pin_is_typed(&self) -> bool;
+
+    /// The TPM's owner authorization, if it is given.
+    fn owner_auth(&mut self) -> Result<Option<Zeroizing<String>>>;
+
+    /// A relying party's options; `-` is standard input.
+    fn options(&mut self, path: &Path) -> Result<String>;
+}
+
+/// This process's own terminal and descriptors.
+pub struct Local {
+    pins: PinSource,
+    owner_auth_fd: Option<u32>,
+}
+
+impl Local {
+    /// As the command line says.
+    pub fn new(global: &Global) -> Result<Self> {
+        Ok(Self { pins: PinSource::new(global.pin_fd)?, owner_auth_fd: global.owner_auth_fd })
+    }
+
+    /// Whether the command line gives the owner authorization.
+    #[must_use]
+    pub fn gives_owner_auth(&self) -> bool {
+        self.owner_auth_fd.is_some()
+    }
+}
+
+impl Console for Local {
+    fn note(&mut self, text: &str) {
+        // Nobody to tell that nobody can be told.
+        writeln!(io::stderr(), "passhold: {text}").ok();
+    }
+
+    fn print(&mut self, text: &str) -> Result<()> {
+        let printed = writeln!(io::stdout(), "{text}");
+        printed.map_err(|e| Failure::unexpected("cannot write to standard output", e))
+    }
+
+    fn ask(&mut self, question: &str) -> Result<String> {
+        terminal::ask(question)
+    }
+
+    fn pin(&mut self, prompt: &str) -> Result<Zeroizing<String>> {
+        self.pins.read(prompt)
+    }
+
+    fn pin_is_typed(&self) -> bool {
+        self.pins.is_terminal()
+    }
+
+    fn owner_auth(&mut self) -> Result<Option<Zeroizing<String>>> {
+        self.owner_auth_fd.map(|fd| terminal::read_secret(fd, "the owner authorization")).transpose()
+    }
+
+    fn options(&mut self, path: &Path) -> Result<String> {
+        read_options(path)
+    }
+}
+
+fn read_options(path: &Path) -> Result<String> {
+    let unreadable = |e| {
+        Failure::unexpected(format!("cannot read {}", path.display()), e)
+            .next("Give the relying party's options with --options FILE, or pipe them in.")
+    };
+    let mut json = Vec::new();
+    if path == Path::new("-") {
+        if terminal::stdin_is_a_terminal() {
+            return Err(Failure::new(Exit::Usage, "there are no options on standard input")
+                .next("Give the relying party's options with --options FILE, or pipe them in."));
+        }
+        std::io::stdin().take(LONGEST_OPTIONS + 1).read_to_end(&mut json).map_err(unreadable)?;
+    } else {
+        File::open(path)
+            .and_then(|f| f.take(LONGEST_OPTIONS + 1).read_to_end(&mut json))
+            .map_err(unreadable)?;
+    }
+    let refused = |why: &str| {
+        Failure::new(Exit::Request, format!("the options are {why}"))
+            .next("Give the options as the relying party sent them.")
+    };
+    if u64::try_from(json.len()).is_ok_and(|len| len > LONGEST_OPTIONS) {
+        return Err(refused("longer than 1 MiB"));
+    }
+    String::from_utf8(json).map_err(|_| refused("not UTF-8"))
+}

@@ -1,0 +1,244 @@
+//! How `passhold` has passholdd run a command: the command goes there, and what it asks and tells comes back. A message is a
+//! length (4 bytes, big-endian) and that much CBOR.
+
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use vault_core::pin::PinPolicy;
+use zeroize::Zeroizing;
+
+use crate::{
+    app::App,
+    args::{Command, Global},
+    config::Folders,
+    console::{Console, LONGEST_OPTIONS, Local},
+    failure::{Failure, Result},
+};
+
+/// The longest message: a relying party's options, and what goes around them.
+const LONGEST: u64 = LONGEST_OPTIONS + 1024;
+
+/// What a program says first.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Hello {
+    /// Run this command for me.
+    Run(Call),
+    /// I ask this user whatever is to be asked.
+    Prompt,
+}
+
+/// A command, as `passhold` was called with it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Call {
+    command: Command,
+    json: bool,
+    pin_is_typed: bool,
+    gives_owner_auth: bool,
+}
+
+/// What the command wants of its person.
+#[derive(Serialize, Deserialize)]
+enum Ask {
+    Note(String),
+    Print(String),
+    Line(String),
+    Pin(String),
+    OwnerAuth,
+    Options(PathBuf),
+    /// It has ended: an exit code, and what to say on stderr.
+    End(u8, Option<String>),
+}
+
+/// What it gets.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Heard,
+    Text(Zeroizing<String>),
+}
+
+/// Where vaults are kept for others, and in which TPM.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The vault's folder.
+    pub dir: PathBuf,
+    /// The TPM, as `--tpm` names it.
+    pub tpm: String,
+    /// The rules for new PINs.
+    pub policy: PinPolicy,
+}
+
+/// Where passholdd listens, as a system service.
+pub const SYSTEM_SOCKET: &str = "/run/passhold/socket";
+/// Where it does as one user, under `$XDG_RUNTIME_DIR`.
+const USER_SOCKET: &str = "passhold/socket";
+
+/// passholdd, if it runs and the command line and the config file do not say otherwise.
+pub fn find(global: &Global) -> Result<Option<UnixStream>> {
+    if let Some(path) = &global.socket {
+        return UnixStream::connect(path).map(Some).map_err(|e| {
+            Failure::unexpected(format!("passholdd does not answer at {}", path.display()), e)
+                .next("Start it, or leave --socket out.")
+        });
+    }
+    let config = Folders::find()?.read_config()?;
+    let named = [global.tpm.is_some(), global.vault.is_some(), config.tpm.is_some(), config.vault.is_some()];
+    if global.direct || named.contains(&true) {
+        return Ok(None);
+    }
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| Path::new(&dir).join(USER_SOCKET));
+    // One that nobody listens on any more is none.
+    Ok([Some(SYSTEM_SOCKET.into()), own]
+        .into_iter()
+        .flatten()
+        .find_map(|path| UnixStream::connect(path).ok()))
+}
+
+impl Call {
+    /// To be run elsewhere for this console.
+    #[must_use]
+    pub fn new(command: Command, json: bool, console: &Local) -> Self {
+        let (pin_is_typed, gives_owner_auth) = (console.pin_is_typed(), console.gives_owner_auth());
+        Self { command, json, pin_is_typed, gives_owner_auth }
+    }
+
+    /// `passhold`'s side: has it run over there, and does here what it asks.
+    pub fn relay(self, mut stream: UnixStream, console: &mut Local) -> Result<ExitCode> {
+        send(&mut stream, &Hello::Run(self)).map_err(gone)?;
+        loop {
+            let answer = match receive(&mut stream).map_err(gone)? {
+                Ask::Note(text) => {
+                    console.note(&text);
+                    Answer::Heard
+                }
+                Ask::Print(text) => {
+                    console.print(&text)?;
+                    Answer::Heard
+                }
+                Ask::Line(question) => Answer::Text(console.ask(&question)?.into()),
+                Ask::Pin(prompt) => Answer::Text(console.pin(&prompt)?),
+                Ask::OwnerAuth => console.owner_auth()?.map_or(Answer::Heard, Answer::Text),
+                Ask::Options(path) => Answer::Text(console.options(&path)?.into()),
+                Ask::End(code, text) => {
+                    if let Some(text) = text {
+                        writeln!(io::stderr(), "{text}").ok();
+                    }
+                    return Ok(ExitCode::from(code));
+                }
+            };
+            send(&mut stream, &answer).map_err(gone)?;
+        }
+    }
+
+    /// passholdd's side: runs it here. Whoever goes away meanwhile has it end at its next question, with nothing done.
+    pub fn serve(self, stream: UnixStream, place: Place) -> io::Result<()> {
+        let Self { command, json, pin_is_typed, gives_owner_auth } = self;
+        let mut console = Remote { stream, pin_is_typed, gives_owner_auth };
+        let mut app = App::for_vault(place.dir, place.tpm, place.policy, json, &mut console);
+        let (code, text) = match crate::run(&mut app, command) {
+            Ok(()) => (0, None),
+            Err(failure) => {
+                let (code, text) = failure.render(json);
+                (code, Some(text))
+            }
+        };
+        send(&mut console.stream, &Ask::End(code, text))
+    }
+}
+
+/// What a program says first; `stream` should not wait for ever.
+pub fn hello(stream: &mut UnixStream) -> io::Result<Hello> {
+    receive(stream)
+}
+
+/// Tells passholdd that this program asks the user what is to be asked.
+pub fn offer_to_prompt(stream: &mut UnixStream) -> io::Result<()> {
+    send(stream, &Hello::Prompt)
+}
+
+/// A console at the other end of a socket.
+struct Remote {
+    stream: UnixStream,
+    pin_is_typed: bool,
+    gives_owner_auth: bool,
+}
+
+impl Remote {
+    fn exchange(&mut self, ask: &Ask) -> Result<Answer> {
+        send(&mut self.stream, ask).and_then(|()| receive(&mut self.stream)).map_err(gone)
+    }
+
+    fn text(&mut self, ask: &Ask) -> Result<Zeroizing<String>> {
+        match self.exchange(ask)? {
+            Answer::Text(text) => Ok(text),
+            Answer::Heard => Err(gone(ErrorKind::InvalidData.into())),
+        }
+    }
+}
+
+impl Console for Remote {
+    fn note(&mut self, text: &str) {
+        // A note that nobody hears is followed by a question that nobody answers.
+        self.exchange(&Ask::Note(text.to_owned())).ok();
+    }
+
+    fn print(&mut self, text: &str) -> Result<()> {
+        self.exchange(&Ask::Print(text.to_owned())).map(drop)
+    }
+
+    fn ask(&mut self, question: &str) -> Result<String> {
+        self.text(&Ask::Line(question.to_owned())).map(|text| text.to_string())
+    }
+
+    fn pin(&mut self, prompt: &str) -> Result<Zeroizing<String>> {
+        self.text(&Ask::Pin(prompt.to_owned()))
+    }
+
+    fn pin_is_typed(&self) -> bool {
+        self.pin_is_typed
+    }
+
+    fn owner_auth(&mut self) -> Result<Option<Zeroizing<String>>> {
+        if self.gives_owner_auth { self.text(&Ask::OwnerAuth).map(Some) } else { Ok(None) }
+    }
+
+    fn options(&mut self, path: &Path) -> Result<String> {
+        self.text(&Ask::Options(path.to_owned())).map(|text| text.to_string())
+    }
+}
+
+fn send(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(1024));
+    bytes.extend([0; 4]);
+    ciborium::into_writer(message, &mut *bytes).map_err(io::Error::other)?;
+    let length = u32::try_from(bytes.len() - 4).map_err(|_| ErrorKind::InvalidInput)?;
+    bytes.iter_mut().zip(length.to_be_bytes()).for_each(|(to, from)| *to = from);
+    stream.write_all(&bytes)
+}
+
+/// A message, whose length is believed only as far as it comes.
+fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<T> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u64::from(u32::from_be_bytes(length));
+    if length > LONGEST {
+        return Err(ErrorKind::InvalidData.into());
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(1024));
+    stream.take(length).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()) != Ok(length) {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    let mut rest = bytes.as_slice();
+    let message = ciborium::from_reader(&mut rest).map_err(|_| ErrorKind::InvalidData)?;
+    if rest.is_empty() { Ok(message) } else { Err(ErrorKind::InvalidData.into()) }
+}
+
+fn gone(error: io::Error) -> Failure {
+    Failure::unexpected("the other end of the socket does not answer", error)
+        .next("See what passholdd says: \"journalctl -u passholdd\". Nothing more was done.")
+}

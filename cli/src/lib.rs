@@ -1,0 +1,17 @@
+//! `passhold`'s commands, wherever their person sits: at this process's own terminal, or at the other end of passholdd's
+//! socket.
+
+mod app;
+mod args;
+mod commands;
+mod config;
+mod console;
+mod failure;
+pub mod ipc;
+mod terminal;
+
+pub use app::{App, patiently};
+pub use args::{Args, Command, Global};
+pub use commands::run;
+pub use console::{Console, Local};
+pub use failure::{Exit, Failure, Result};
