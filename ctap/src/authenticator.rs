@@ -183,6 +183,11 @@ impl Authenticator {
         self.token.as_mut().and_then(|token| token.take_presence(now))
     }
 
+    /// What a token was good for ends with a ceremony; but a large blob is written after it (§6.1.2 step 14, §6.2.2 step 9).
+    pub(crate) fn presence_was_given(&mut self) {
+        self.token = self.token.take().and_then(Token::after_presence);
+    }
+
     /// The token in use, if `auth` shows that the platform has it and means `message`.
     pub(crate) fn token_that_proves(&mut self, auth: &PinUvAuth, message: &[u8]) -> Result<&mut Token> {
         let protocol = auth.protocol()?;

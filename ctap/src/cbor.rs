@@ -53,6 +53,11 @@ impl Map {
         bytes
     }
 
+    pub(crate) fn has(&self, key: impl Into<Value>) -> bool {
+        let key = key.into();
+        self.0.iter().any(|(k, _)| *k == key)
+    }
+
     /// A parameter that may be absent.
     pub(crate) fn optional<T: FromValue>(&mut self, key: impl Into<Value>) -> Result<Option<T>, Status> {
         let key = key.into();

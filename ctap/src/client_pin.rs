@@ -142,7 +142,11 @@ fn pin_token(authenticator: &mut Authenticator, mut request: Request, env: &mut 
         return Err(Status::InvalidParameter.into());
     }
     let permissions = Permissions::MAKE_CREDENTIAL | Permissions::GET_ASSERTION;
-    token_for_pin(authenticator, request, (permissions, None), env)
+    token_for_pin(authenticator, request, (permissions, None), env).map_err(|failure| match failure.status {
+        // Step 11: such platforms know no other way to hear that the PIN must be changed.
+        Status::PinPolicyViolation => Status::PinInvalid.into(),
+        _ => failure,
+    })
 }
 
 /// getPinUvAuthTokenUsingPinWithPermissions (§6.5.5.7.2).

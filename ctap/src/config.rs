@@ -24,14 +24,16 @@ pub(crate) fn run(authenticator: &mut Authenticator, mut parameters: Map, env: &
     let token = authenticator.token_that_proves(&auth, &message)?;
     token.use_to(Permissions::CONFIGURE)?;
     let unlock = Rc::clone(&token.unlock);
-    if subcommand == TOGGLE_ALWAYS_UV {
-        // §6.11.3: every key here needs the PIN in the TPM.
-        return Err(Status::OperationDenied.into());
-    }
     let mut vault = env.vaults.open()?;
     let before = vault.settings()?;
+    if subcommand == TOGGLE_ALWAYS_UV {
+        return Ok(vault.unlock_with(&unlock)?.set_always_uv(!before.always_uv, env.rng)?);
+    }
     let current = authenticator.policy.at_least(before.min_pin_length).min_length();
-    let settings = set_min_pin_length(&mut inner, before.clone(), current)?;
+    let mut settings = set_min_pin_length(&mut inner, before.clone(), current)?;
+    if settings.pin_change_due {
+        settings.persistent_token = None;
+    }
     if settings != before {
         vault.unlock_with(&unlock)?.configure(&settings, env.rng)?;
     }

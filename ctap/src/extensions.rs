@@ -3,7 +3,7 @@
 use ciborium::Value;
 use vault_core::{
     Secret, Unlocked,
-    container::{Account, Extras, LargeBlobKey, Settings},
+    container::{Account, Extras, LargeBlobKey, Settings, Takes},
     keystore::KeyBlob,
     secret_from,
     webauthn::{Protection, RpId},
@@ -54,6 +54,9 @@ pub(crate) struct Made {
     pub(crate) outputs: Value,
 }
 
+/// The TPM's HMAC under a passkey's key.
+pub(crate) type Prf<'a> = dyn FnMut(&KeyBlob, &[Secret]) -> Result<Vec<Secret>> + 'a;
+
 /// Salts on their way to the TPM's HMAC key (§12.7).
 struct HmacSecret {
     key_agreement: Value,
@@ -92,7 +95,7 @@ impl OnMake {
 
     pub(crate) fn answer(
         self,
-        (rp_id, discoverable): (&RpId, bool),
+        (rp_id, discoverable, takes): (&RpId, bool, Takes),
         settings: &Settings,
         authenticator: &Authenticator,
         unlocked: &mut Unlocked<'_>,
@@ -100,9 +103,12 @@ impl OnMake {
     ) -> Result<Made> {
         // §12.2: without the room for it, the passkey is made all the same.
         let blob = self.blob.as_ref().filter(|blob| discoverable && blob.len() <= Extras::MAX_BLOB).cloned();
-        let prf = if self.hmac_secret == Some(true) { Some(unlocked.create_prf()?) } else { None };
+        let prf = if self.hmac_secret == Some(true) { Some(unlocked.create_prf(takes)?) } else { None };
         let secrets = match (&prf, self.hmac_secret_mc) {
-            (Some(prf), Some(asked)) => Some(asked.answer(authenticator, prf, unlocked, rng)?),
+            (Some(prf), Some(asked)) if takes == Takes::Pin => {
+                Some(asked.answer(authenticator, &mut |salts| Ok(unlocked.prf(prf, salts)?), rng)?)
+            }
+            // §12.8: without user verification there is none yet.
             _ => None,
         };
         let told_min = self.min_pin_length && settings.min_pin_length_rp_ids.contains(rp_id);
@@ -146,11 +152,13 @@ impl OnGet {
         &self,
         account: &Account,
         authenticator: &Authenticator,
-        unlocked: &mut Unlocked<'_>,
+        prf: &mut Prf<'_>,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<Value> {
         let secrets = match (&self.hmac_secret, &account.extras.prf) {
-            (Some(asked), Some(prf)) => Some(asked.answer(authenticator, prf, unlocked, rng)?),
+            (Some(asked), Some(key)) => {
+                Some(asked.answer(authenticator, &mut |salts| prf(key, salts), rng)?)
+            }
             _ => None,
         };
         let blob = self.blob.then(|| Value::Bytes(account.extras.blob.clone().unwrap_or_default()));
@@ -179,15 +187,14 @@ impl HmacSecret {
     fn answer(
         &self,
         authenticator: &Authenticator,
-        key: &KeyBlob,
-        unlocked: &mut Unlocked<'_>,
+        prf: &mut dyn FnMut(&[Secret]) -> Result<Vec<Secret>>,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<Value> {
         let shared = authenticator.agreement.decapsulate(self.protocol, self.key_agreement.clone())?;
         if !shared.verify(&self.salts, &self.auth) {
             return Err(Status::PinAuthInvalid.into());
         }
-        let outputs = unlocked.prf(key, &self.salts(&shared)?)?;
+        let outputs = prf(&self.salts(&shared)?)?;
         Ok(Value::Bytes(shared.encrypt(&outputs, rng)))
     }
 

@@ -2,9 +2,9 @@ use std::{rc::Rc, time::Duration};
 
 use ciborium::Value;
 use vault_core::{
-    container::{Account, AccountId},
+    container::{Account, AccountId, Takes},
     pin::PinSecrets,
-    webauthn::{ClientDataHash, RpId, UserPresent},
+    webauthn::{ClientDataHash, Protection, RpId, UserPresent},
 };
 
 use crate::{
@@ -38,7 +38,7 @@ pub(crate) struct NextAssertions {
     rp_id: RpId,
     client_data: ClientDataHash,
     extensions: OnGet,
-    unlock: Rc<PinSecrets>,
+    unlock: Option<Rc<PinSecrets>>,
     until: Duration,
 }
 
@@ -61,9 +61,25 @@ impl Request {
         })
     }
 
+    /// Whether the platform has the user verified, or wants us to.
+    fn asks_for_uv(&self) -> bool {
+        self.auth.is_some() || self.options.uv == Some(true)
+    }
+
+    fn up(&self) -> bool {
+        self.options.up != Some(false)
+    }
+
+    /// Steps 7.1 to 7.4. What takes the PIN is not found by a silent question without it.
     fn allows(&self, account: &Account) -> bool {
         let named = |list: &Vec<Vec<u8>>| list.iter().any(|id| id == account.credential_id.as_bytes());
-        self.allow.as_ref().map_or(account.discoverable, named)
+        let protected = match (account.takes, account.protection) {
+            (Takes::Pin, _) => !self.asks_for_uv() && !self.up(),
+            (Takes::Presence, Protection::Optional) => false,
+            (Takes::Presence, Protection::OptionalWithList) => !self.asks_for_uv() && self.allow.is_none(),
+            (Takes::Presence, Protection::Required) => !self.asks_for_uv(),
+        };
+        !protected && self.allow.as_ref().map_or(account.discoverable, named)
     }
 }
 
@@ -85,14 +101,13 @@ pub(crate) fn run(
     if request.options.rk.is_some() {
         return Err(Status::UnsupportedOption.into());
     }
-    let up = request.options.up != Some(false);
+    let up = request.up();
     request.extensions.check(up)?;
     // Step 5: alwaysUv, where 5.4 has our own prompt verify if the platform did not.
     if up && !protected {
         return Err(Status::PuatRequired.into());
     }
-    // Step 7.4: every key here needs the PIN in the TPM, so without user verification there are none.
-    if !protected || !(request.auth.is_some() || uv || up) {
+    if !protected {
         return Err(Status::NoCredentials.into());
     }
     // Step 6.1.
@@ -111,18 +126,22 @@ pub(crate) fn run(
     let (selected, chosen) = choose(&request, up, &mut found, env)?;
     let (_, account) = found.first().ok_or(Status::NoCredentials)?;
     let verified = match verified {
-        Some(verified) => verified,
-        None => verification::by_prompt(&Ask::SignIn { account }, env).map_err(refusal)?,
+        None if uv || account.takes == Takes::Pin => {
+            Some(verification::by_prompt(&Ask::SignIn { account }, env).map_err(refusal)?)
+        }
+        verified => verified,
     };
+    let (unlock, confirmed) =
+        verified.map_or((None, None), |verified| (Some(verified.unlock), verified.present));
     // Steps 8 and 9.
     let mut present = None;
     if up {
         // A silent question before this one has spent nothing.
-        present = chosen.or(verified.present).or_else(|| authenticator.take_presence(env.now));
+        present = chosen.or(confirmed).or_else(|| authenticator.take_presence(env.now));
         if present.is_none() {
             present = Some(env.presence(&Ask::SignIn { account })?);
         }
-        authenticator.token = None;
+        authenticator.presence_was_given();
     }
     // Steps 11 to 13.
     let number = (found.len() > 1).then_some(found.len());
@@ -131,7 +150,7 @@ pub(crate) fn run(
         rp_id: request.rp_id,
         client_data: request.client_data,
         extensions: request.extensions,
-        unlock: verified.unlock,
+        unlock,
         until: env.now,
     };
     sign(authenticator, series, present, (number, selected), env)
@@ -153,11 +172,12 @@ enum Selected {
     ByNobody,
 }
 
-/// Step 7: the eligible passkeys, newest first.
+/// Step 7: the eligible passkeys, newest first; before all, those that take what is asked for.
 fn located(request: &Request, env: &mut Env<'_>) -> Result<Vec<(AccountId, Account)>> {
     let mut found = env.vaults.open()?.accounts_of(&request.rp_id)?;
     found.retain(|(_, account)| request.allows(account));
     found.reverse();
+    found.sort_by_key(|(_, account)| (account.takes == Takes::Pin) != request.asks_for_uv());
     if found.is_empty() { Err(Status::NoCredentials.into()) } else { Ok(found) }
 }
 
@@ -194,9 +214,21 @@ fn sign(
     let id = series.ids.pop().ok_or(Status::NotAllowed)?;
     let mut vault = env.vaults.open()?;
     let account = vault.account(id)?;
-    let mut unlocked = vault.unlock_with(&series.unlock)?;
-    let outputs = series.extensions.answer(&account, authenticator, &mut unlocked, env.rng)?;
-    let made = unlocked.get_assertion(&series.rp_id, id, &series.client_data, present, &outputs)?;
+    let NextAssertions { rp_id, client_data, extensions, .. } = &series;
+    let made = match account.takes {
+        Takes::Presence => {
+            let mut prf = |key: &_, salts: &[_]| Ok(vault.prf_by_presence(key, salts)?);
+            let outputs = extensions.answer(&account, authenticator, &mut prf, env.rng)?;
+            vault.get_assertion_by_presence(rp_id, id, client_data, present, &outputs)?
+        }
+        Takes::Pin => {
+            let unlock = series.unlock.as_ref().ok_or(Status::PuatRequired)?;
+            let mut unlocked = vault.unlock_with(unlock)?;
+            let mut prf = |key: &_, salts: &[_]| Ok(unlocked.prf(key, salts)?);
+            let outputs = extensions.answer(&account, authenticator, &mut prf, env.rng)?;
+            unlocked.get_assertion(rp_id, id, client_data, present, &outputs)?
+        }
+    };
     let reply = map([
         (0x01, Some(parameters::descriptor(made.account.credential_id.as_bytes()))),
         (0x02, bytes(made.data.as_bytes())),

@@ -25,7 +25,7 @@ pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Va
         ("rk", Some(true.into())),
         ("up", Some(true.into())),
         ("uv", Some(protected.into())),
-        ("alwaysUv", Some(true.into())),
+        ("alwaysUv", Some(settings.always_uv.into())),
         ("credMgmt", Some(true.into())),
         ("authnrCfg", Some(true.into())),
         ("clientPin", Some(protected.into())),
@@ -33,8 +33,8 @@ pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Va
         ("perCredMgmtRO", Some(true.into())),
         ("pinUvAuthToken", Some(true.into())),
         ("setMinPINLength", Some(true.into())),
-        // §6.4: false where alwaysUv is true.
-        ("makeCredUvNotRqd", Some(false.into())),
+        // Whether the platform may leave it to us: our own prompt has the PIN then, and the passkey takes presence alone.
+        ("makeCredUvNotRqd", Some((!settings.always_uv).into())),
     ]);
     Ok(map([
         (0x01, Some(Value::Array(vec!["FIDO_2_0".into()]))),

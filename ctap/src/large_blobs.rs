@@ -46,9 +46,11 @@ pub(crate) fn run(
     let set: Option<Vec<u8>> = parameters.optional(0x02)?;
     let offset: u64 = parameters.optional(0x03)?.ok_or(Status::InvalidParameter)?;
     let length: Option<u64> = parameters.optional(0x04)?;
+    let proven = parameters.has(0x05) || parameters.has(0x06);
     let auth = PinUvAuth::take(&mut parameters, 0x05, 0x06)?;
     match (get, set) {
-        (Some(count), None) if length.is_none() && auth.is_none() => {
+        // Step 4: reading takes no proof, not even half of one.
+        (Some(count), None) if length.is_none() && !proven => {
             Ok((Some(read(count, offset, env)?), None))
         }
         (None, Some(fragment)) => {

@@ -1,6 +1,7 @@
 use ciborium::Value;
 use vault_core::{
     NewCredential,
+    container::Takes,
     webauthn::{Attestation, ClientDataHash, Protection, RpId, User},
 };
 
@@ -106,7 +107,7 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
         Some(present) => present,
         None => env.presence(&ask)?,
     };
-    authenticator.token = None;
+    authenticator.presence_was_given();
     // Steps 15 to 18.
     let same = |(id, a): &(_, vault_core::container::Account)| {
         (discoverable && a.discoverable && a.user_handle == request.user.handle).then_some(*id)
@@ -114,9 +115,16 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
     let mut vault = env.vaults.open()?;
     let settings = vault.settings()?;
     let mut unlocked = vault.unlock_with(&unlock)?;
-    // Without the extension a site gets what every key here is.
-    let protection = request.extensions.protection.unwrap_or(Protection::Required);
-    let asked = (&request.rp_id, discoverable);
+    // The PIN is asked for in any case: nobody makes passkeys by accident. What they take is as the site would have it.
+    let asks_for_uv =
+        request.auth.is_some() || uv || request.extensions.protection == Some(Protection::Required);
+    let takes = if settings.always_uv || asks_for_uv { Takes::Pin } else { Takes::Presence };
+    // Without the extension a site gets what its key is.
+    let protection = request.extensions.protection.unwrap_or(match takes {
+        Takes::Pin => Protection::Required,
+        Takes::Presence => Protection::Optional,
+    });
+    let asked = (&request.rp_id, discoverable, takes);
     let Made { extras, outputs } =
         request.extensions.answer(asked, &settings, authenticator, &mut unlocked, env.rng)?;
     let large_blob_key = extras.large_blob_key.clone();
@@ -129,6 +137,7 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
         protection,
         extensions: &outputs,
         extras,
+        takes,
         replacing: known.iter().find_map(same),
     };
     let made = unlocked.make_credential(new, &request.client_data, present, env.unix_time, env.rng)?;

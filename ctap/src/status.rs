@@ -12,6 +12,7 @@ pub enum Status {
     InvalidCbor = 0x12,
     MissingParameter = 0x14,
     LimitExceeded = 0x15,
+    LargeBlobStorageFull = 0x18,
     CredentialExcluded = 0x19,
     UnsupportedAlgorithm = 0x26,
     OperationDenied = 0x27,
@@ -34,7 +35,6 @@ pub enum Status {
     InvalidSubcommand = 0x3e,
     UvInvalid = 0x3f,
     UnauthorizedPermission = 0x40,
-    LargeBlobStorageFull = 0x42,
     Other = 0x7f,
 }
 

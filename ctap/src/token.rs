@@ -47,15 +47,21 @@ impl Permissions {
     pub const LIST_CREDENTIALS: Self = Self(0x40);
     /// What this authenticator can grant at once.
     const SUPPORTED: Self = Self(0x37);
+    /// What the specification defines: of these, managing fingerprints (0x08) is not had here.
+    const DEFINED: Self = Self(0x7f);
 
-    /// §6.5.5.7.2: 0 is an error, and so is what this authenticator cannot do.
+    /// §6.5.5.7.2 and §6.5.5.7.3, their steps 3 and 4: 0 is an error, and so is what this authenticator cannot do. What no
+    /// specification has defined yet is ignored.
     pub(crate) fn from_number(number: u64) -> Result<Self, Status> {
-        match u8::try_from(number) {
-            Ok(0) => Err(Status::InvalidParameter),
-            Ok(bits) if bits & !Self::SUPPORTED.0 == 0 || Self(bits) == Self::LIST_CREDENTIALS => {
-                Ok(Self(bits))
-            }
-            _ => Err(Status::UnauthorizedPermission),
+        if number == 0 {
+            return Err(Status::InvalidParameter);
+        }
+        let [bits, ..] = number.to_le_bytes();
+        let defined = Self(bits & Self::DEFINED.0);
+        if Self::SUPPORTED.contain(defined) || defined == Self::LIST_CREDENTIALS {
+            Ok(defined)
+        } else {
+            Err(Status::UnauthorizedPermission)
         }
     }
 
@@ -145,6 +151,12 @@ impl Token {
         self.rp_id.get_or_insert_with(|| rp_id.clone());
         self.unused = false;
         Ok(())
+    }
+
+    /// `clearPinUvAuthTokenPermissionsExceptLbw` (§6.5.2.1); `None` if nothing is left of it.
+    pub(crate) fn after_presence(self) -> Option<Self> {
+        let permissions = Permissions::WRITE_LARGE_BLOBS;
+        self.permissions.contain(permissions).then_some(Self { permissions, present: None, ..self })
     }
 
     /// `getUserPresentFlagValue` (§6.5.2.1); whoever asks spends it.

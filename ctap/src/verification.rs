@@ -10,7 +10,7 @@ use vault_core::{
 };
 
 use crate::{
-    Ask, Authenticator, Declined, Env,
+    Ask, Authenticator, Declined, Env, Status,
     failure::{Failure, Result},
     parameters::PinUvAuth,
     token::Permissions,
@@ -58,6 +58,10 @@ pub(crate) fn by_token(
 
 /// By our own prompt: `performBuiltInUv` (§6.5.3.1).
 pub(crate) fn by_prompt(ask: &Ask<'_>, env: &mut Env<'_>) -> Result<Verification, UvError> {
+    // There is one thing that this PIN is still good for (§6.5.5.7), so nobody types it in vain.
+    if env.settings()?.pin_change_due {
+        return Err(UvError::Failed(Status::PinPolicyViolation.into()));
+    }
     for _ in 0..ATTEMPTS {
         let tries = env.vaults.open()?.tries_left_if_fewer()?;
         if tries.is_some_and(|tries| tries.count() == 0) {

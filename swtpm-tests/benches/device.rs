@@ -105,7 +105,7 @@ impl Bare {
         let anchor = Container::open(scene.dir()).unwrap().anchor().unwrap();
         let secrets = Vault::open(scene.dir(), &mut scene.tpm.key_store()).unwrap().secrets(&pin(PIN));
         let mut tpm = scene.tpm.key_store().keeping();
-        let key = tpm.unlock(&anchor, &secrets).unwrap().create_key().unwrap().blob;
+        let key = tpm.unlock(&anchor, &secrets).unwrap().create_key(None).unwrap().blob;
         Self { tpm, anchor, secrets, key, _scene: scene }
     }
 
@@ -131,7 +131,7 @@ impl Bare {
     fn key(&mut self) -> Duration {
         let mut keys = self.unlocked();
         timed(|| {
-            let key = keys.create_key().unwrap().blob;
+            let key = keys.create_key(None).unwrap().blob;
             keys.sign(&key, &[7; 32], Then::Continue).unwrap();
             keys.commit_generation(0, Then::End).unwrap();
         })

@@ -52,7 +52,7 @@ fn every_signature_of_the_tpm_is_accepted_by_p256_and_by_ring() {
     let anchor = anchor.unwrap();
     let keys: Vec<_> = {
         let mut unlocked = tpm.unlock(&anchor, &secrets).unwrap();
-        (0..KEYS).map(|_| unlocked.create_key().unwrap()).collect()
+        (0..KEYS).map(|_| unlocked.create_key(None).unwrap()).collect()
     };
     let count = scale(40, 10_000);
     let mut short: BTreeMap<(usize, usize), usize> = BTreeMap::new();

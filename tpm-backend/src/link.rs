@@ -30,7 +30,7 @@ pub(crate) struct Link {
     pub(crate) tpm: Connection,
     pub(crate) place: Place,
     anchor: Anchor,
-    srk: KeyHandle,
+    pub(crate) srk: KeyHandle,
     v: Option<KeyHandle>,
     hmac: Option<AuthSession>,
     policy: Option<PolicySession>,
@@ -320,7 +320,7 @@ impl Link {
         Ok(*self.sec.insert(sec))
     }
 
-    fn set_auth(&mut self, handle: ObjectHandle, auth: &[u8], step: &'static str) -> Result<()> {
+    pub(crate) fn set_auth(&mut self, handle: ObjectHandle, auth: &[u8], step: &'static str) -> Result<()> {
         let auth = Auth::try_from(auth.to_vec()).during(step)?;
         self.tpm.tr_set_auth(handle, auth).during(step)
     }

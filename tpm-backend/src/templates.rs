@@ -25,6 +25,8 @@ pub(crate) const SRK_ATTRIBUTES: u32 = 0x0003_0472;
 const V_ATTRIBUTES: u32 = 0x0003_0072;
 /// fixedTPM, fixedParent, sensitiveDataOrigin, noDA, sign. Without userWithAuth only its policy opens it.
 pub(crate) const ACCOUNT_KEY_ATTRIBUTES: u32 = 0x0004_0432;
+/// The same with userWithAuth, and an empty authValue: whoever can load it can use it.
+const PRESENCE_KEY_ATTRIBUTES: u32 = 0x0004_0472;
 
 /// `TPMA_NV` (Part 2 §13.4).
 mod nv {
@@ -68,20 +70,49 @@ pub(crate) fn vault_key() -> Result<Public> {
     ecc(V_ATTRIBUTES, Digest::default(), SymmetricDefinitionObject::AES_128_CFB)
 }
 
+/// As V, and noDA: nobody guesses at 32 random bytes, and losing power must not count against the TPM's lockout.
+pub(crate) fn presence_parent() -> Result<Public> {
+    ecc(SRK_ATTRIBUTES, Digest::default(), SymmetricDefinitionObject::AES_128_CFB)
+}
+
+/// What opens a key.
+#[derive(Clone, Copy)]
+pub(crate) enum Opens {
+    /// The PIN, by this policy.
+    Pin(PolicyDigest),
+    /// Being there.
+    Presence,
+}
+
+impl Opens {
+    fn attributes(self) -> u32 {
+        match self {
+            Self::Pin(_) => ACCOUNT_KEY_ATTRIBUTES,
+            Self::Presence => PRESENCE_KEY_ATTRIBUTES,
+        }
+    }
+
+    fn policy(self) -> Result<Digest> {
+        match self {
+            Self::Pin(policy) => Digest::try_from(policy.to_vec()).during("building a key template"),
+            Self::Presence => Ok(Digest::default()),
+        }
+    }
+}
+
 /// Scheme and symmetric NULL, so that a WebAuthn "tpm" statement can carry it (Level 3 §8.3).
-pub(crate) fn account_key(needs_pin: PolicyDigest) -> Result<Public> {
-    let policy = Digest::try_from(needs_pin.to_vec()).during("building a key template")?;
-    ecc(ACCOUNT_KEY_ATTRIBUTES, policy, SymmetricDefinitionObject::Null)
+pub(crate) fn account_key(opens: Opens) -> Result<Public> {
+    ecc(opens.attributes(), opens.policy()?, SymmetricDefinitionObject::Null)
 }
 
 /// Makes no signatures of data, only MACs; the TPM makes the key itself.
-pub(crate) fn prf_key(needs_pin: PolicyDigest) -> Result<Public> {
+pub(crate) fn prf_key(opens: Opens) -> Result<Public> {
     let step = "building a key template";
     PublicBuilder::new()
         .with_public_algorithm(PublicAlgorithm::KeyedHash)
         .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
-        .with_object_attributes(ObjectAttributes::from(ACCOUNT_KEY_ATTRIBUTES))
-        .with_auth_policy(Digest::try_from(needs_pin.to_vec()).during(step)?)
+        .with_object_attributes(ObjectAttributes::from(opens.attributes()))
+        .with_auth_policy(opens.policy()?)
         .with_keyed_hash_parameters(PublicKeyedHashParameters::new(KeyedHashScheme::HMAC_SHA_256))
         .with_keyed_hash_unique_identifier(Digest::default())
         .build()

@@ -6,9 +6,10 @@ use tss_esapi::{
     structures::{Auth, CapabilityData},
 };
 use vault_core::{
+    Secret,
     keystore::{
-        Anchor, ContainerKey, Erased, KeyStore, KeyStoreError, Mandate, Provisioned, RecordAnchor, TpmStatus,
-        UnlockedKeys,
+        Anchor, ContainerKey, Erased, KeyBlob, KeyStore, KeyStoreError, Mandate, PresenceParent, Provisioned,
+        RecordAnchor, Signature, TpmStatus, UnlockedKeys,
     },
     pin::PinSecrets,
     secret_from,
@@ -21,7 +22,7 @@ use crate::{
     erase,
     error::{During, Result, lost_a_reply, with_recovery},
     link::Link,
-    provision, status,
+    presence, provision, status,
     unlocked::UnlockedTpm,
 };
 
@@ -206,6 +207,26 @@ impl KeyStore for Tpm {
 
     fn unlock<'a>(&'a mut self, anchor: &Anchor, pin: &PinSecrets) -> Result<Box<dyn UnlockedKeys + 'a>> {
         Ok(Box::new(UnlockedTpm::unlock(self, anchor, pin)?))
+    }
+
+    fn sign_present(
+        &mut self,
+        anchor: &Anchor,
+        parent: &PresenceParent,
+        key: &KeyBlob,
+        digest: &[u8; 32],
+    ) -> Result<Signature> {
+        self.on_link(anchor, |link| presence::sign(link, parent, key, digest))
+    }
+
+    fn prf_present(
+        &mut self,
+        anchor: &Anchor,
+        parent: &PresenceParent,
+        key: &KeyBlob,
+        salts: &[Secret],
+    ) -> Result<Vec<Secret>> {
+        self.on_link(anchor, |link| presence::prf(link, parent, key, salts))
     }
 
     fn status(&mut self, anchor: Option<&Anchor>) -> Result<TpmStatus> {

@@ -1,17 +1,7 @@
-use p256::{FieldBytes, Sec1Point};
 use secrecy::ExposeSecret;
-use tss_esapi::{
-    constants::tss::{TPM2_RH_NULL, TPM2_ST_HASHCHECK},
-    handles::KeyHandle,
-    interface_types::algorithm::HashingAlgorithm,
-    structures::{
-        Digest, HashScheme, HashcheckTicket, MaxBuffer, Public, Signature as TpmSignature, SignatureScheme,
-    },
-    tss2_esys::{TPM2B_DIGEST, TPMT_TK_HASHCHECK},
-};
 use vault_core::{
     Secret,
-    keystore::{Anchor, CreatedKey, KeyBlob, KeyStoreError, PublicKey, Signature, Then, UnlockedKeys},
+    keystore::{Anchor, CreatedKey, KeyBlob, KeyStoreError, PresenceParent, Signature, Then, UnlockedKeys},
     pin::PinSecrets,
     secret_from,
 };
@@ -20,10 +10,11 @@ use zeroize::Zeroizing;
 use crate::{
     anchor::WrappedKey,
     connection::Use,
-    error::{During, Result, code, failed, odd_answer},
-    link::{Link, Proven, forged},
-    pin_change,
-    templates::{self, GENERATION_AT, MASKED},
+    error::Result,
+    keys,
+    link::{Link, Proven},
+    pin_change, presence,
+    templates::{self, GENERATION_AT, MASKED, Opens},
     tpm::Tpm,
 };
 
@@ -75,8 +66,29 @@ impl UnlockedKeys for UnlockedTpm<'_> {
         self.generation
     }
 
-    fn create_key(&mut self) -> Result<CreatedKey> {
-        self.on_link(create_key)
+    fn create_key(&mut self, presence: Option<&PresenceParent>) -> Result<CreatedKey> {
+        self.on_link(|link| {
+            if let Some(parent) = presence {
+                return presence::create_key(link, parent);
+            }
+            let template = templates::account_key(Opens::Pin(link.place.policies.needs_pin))?;
+            let v = link.v()?;
+            let key = keys::create(link, v, &template, None)?;
+            Ok(CreatedKey { public: keys::point(&key.public)?, blob: key.to_blob()? })
+        })
+    }
+
+    fn create_presence_parent(&mut self) -> Result<PresenceParent> {
+        self.on_link(presence::create_parent)
+    }
+
+    fn sign_present(
+        &mut self,
+        parent: &PresenceParent,
+        key: &KeyBlob,
+        digest: &[u8; 32],
+    ) -> Result<Signature> {
+        self.on_link(|link| presence::sign(link, parent, key, digest))
     }
 
     fn confirm(&mut self) -> Result<()> {
@@ -88,16 +100,29 @@ impl UnlockedKeys for UnlockedTpm<'_> {
         self.on_link(|link| sign(link, key, digest, then))
     }
 
-    fn create_prf(&mut self) -> Result<KeyBlob> {
+    fn create_prf(&mut self, presence: Option<&PresenceParent>) -> Result<KeyBlob> {
         self.on_link(|link| {
-            let template = templates::prf_key(link.place.policies.needs_pin)?;
-            create(link, &template)?.to_blob()
+            if let Some(parent) = presence {
+                return presence::create_prf(link, parent);
+            }
+            let template = templates::prf_key(Opens::Pin(link.place.policies.needs_pin))?;
+            let v = link.v()?;
+            keys::create(link, v, &template, None)?.to_blob()
         })
     }
 
     fn prf(&mut self, key: &KeyBlob, salts: &[Secret]) -> Result<Vec<Secret>> {
         let key = WrappedKey::from_blob(key)?;
-        self.on_link(|link| prf(link, key, salts))
+        self.on_link(|link| {
+            let v = link.v()?;
+            let key = keys::load(link, v, key)?;
+            let outputs = keys::prf(link, key, salts, |link| {
+                link.prove_pin(Then::Continue)?;
+                link.policy_session()
+            })?;
+            link.tpm.flush(key)?;
+            Ok(outputs)
+        })
     }
 
     fn commit_generation(&mut self, generation: u64, then: Then) -> Result<()> {
@@ -119,6 +144,19 @@ impl UnlockedKeys for UnlockedTpm<'_> {
     fn change_pin(&mut self, new: &PinSecrets, then: Then) -> Result<()> {
         pin_change::change(self, new, then)
     }
+}
+
+fn sign(link: &mut Link, key: WrappedKey, digest: &[u8; 32], then: Then) -> Result<Signature> {
+    let v = link.v()?;
+    let key = keys::load(link, v, key)?;
+    link.flush_v()?;
+    link.prove_pin(then)?;
+    let policy = link.policy_session()?;
+    link.tpm.prepare(policy, then, Use::Authorize)?;
+    let signature = keys::sign(link, policy, key, digest)?;
+    link.tpm.ended(policy, then);
+    link.tpm.flush(key)?;
+    Ok(signature)
 }
 
 /// PIN to S: one try at the PIN index, and none at V unless a PIN change was cut short.
@@ -162,110 +200,6 @@ pub(crate) fn xor(data: &[u8; 32], mask: &Secret) -> Secret {
             *out = a ^ b;
         }
     })
-}
-
-fn create_key(link: &mut Link) -> Result<CreatedKey> {
-    let template = templates::account_key(link.place.policies.needs_pin)?;
-    let key = create(link, &template)?;
-    Ok(CreatedKey { public: point(&key.public)?, blob: key.to_blob()? })
-}
-
-/// Makes a key under V, and makes sure that it is as the template asked: above all that it can never leave this TPM.
-fn create(link: &mut Link, template: &Public) -> Result<WrappedKey> {
-    let v = link.v()?;
-    let hmac = link.hmac()?;
-    link.tpm.prepare(hmac, Then::Continue, Use::Authorize)?;
-    let made = link
-        .tpm
-        .execute_with_session(Some(hmac), |c| c.create(v, template.clone(), None, None, None, None))
-        .map_err(|e| code(e).and_then(forged).unwrap_or_else(|| failed("making a key", e)))?;
-    let mut asked = template.clone();
-    match (&mut asked, &made.out_public) {
-        (Public::Ecc { unique: asked, .. }, Public::Ecc { unique, .. }) => *asked = unique.clone(),
-        (Public::KeyedHash { unique: asked, .. }, Public::KeyedHash { unique, .. }) => {
-            *asked = unique.clone();
-        }
-        _ => {}
-    }
-    if asked != made.out_public {
-        return Err(KeyStoreError::Replaced { what: "the new key" });
-    }
-    Ok(WrappedKey { public: made.out_public, private: made.out_private })
-}
-
-fn point(made: &Public) -> Result<PublicKey> {
-    let other = || KeyStoreError::Replaced { what: "the new key" };
-    let Public::Ecc { unique, .. } = made else { return Err(other()) };
-    let (x, y) = (field(unique.x().value()).ok_or_else(other)?, field(unique.y().value()).ok_or_else(other)?);
-    PublicKey::from_sec1_point(&Sec1Point::from_affine_coordinates(&x, &y, false)).map_err(|_| other())
-}
-
-fn load(link: &mut Link, key: WrappedKey) -> Result<KeyHandle> {
-    let v = link.v()?;
-    let hmac = link.hmac()?;
-    link.tpm.prepare(hmac, Then::Continue, Use::Authorize)?;
-    link.tpm
-        .load(hmac, |c| c.load(v, key.private, key.public))
-        .map_err(|e| code(e).and_then(forged).unwrap_or_else(|| failed("loading a key", e)))
-}
-
-/// Each is a command of its own, and each proves the PIN.
-fn prf(link: &mut Link, key: WrappedKey, salts: &[Secret]) -> Result<Vec<Secret>> {
-    let step = "deriving a secret";
-    let key = load(link, key)?;
-    let mut outputs = Vec::new();
-    for salt in salts {
-        link.prove_pin(Then::Continue)?;
-        let policy = link.policy_session()?;
-        link.tpm.prepare(policy, Then::Continue, Use::Encrypt)?;
-        let salt = MaxBuffer::try_from(salt.expose_secret().to_vec()).during(step)?;
-        let output = link
-            .tpm
-            .execute_with_session(Some(policy), |c| c.hmac(key.into(), salt, HashingAlgorithm::Sha256))
-            .during(step)?;
-        let output: &[u8; 32] = output.value().try_into().map_err(|_| odd_answer(step))?;
-        outputs.push(secret_from(|out| out.copy_from_slice(output)));
-    }
-    link.tpm.flush(key)?;
-    Ok(outputs)
-}
-
-fn sign(link: &mut Link, key: WrappedKey, digest: &[u8; 32], then: Then) -> Result<Signature> {
-    let key = load(link, key)?;
-    link.flush_v()?;
-    link.prove_pin(then)?;
-    let policy = link.policy_session()?;
-    link.tpm.prepare(policy, then, Use::Authorize)?;
-    let digest = Digest::try_from(digest.to_vec()).during("signing")?;
-    let scheme = SignatureScheme::EcDsa { hash_scheme: HashScheme::new(HashingAlgorithm::Sha256) };
-    let ticket = no_ticket()?;
-    let signature = link
-        .tpm
-        .execute_with_session(Some(policy), |c| c.sign(key, digest, scheme, ticket))
-        .during("signing")?;
-    link.tpm.ended(policy, then);
-    link.tpm.flush(key)?;
-    let TpmSignature::EcDsa(signature) = signature else { return Err(KeyStoreError::BadSignature) };
-    let (r, s) = (field(signature.signature_r().value()), field(signature.signature_s().value()));
-    r.zip(s).and_then(|(r, s)| Signature::from_scalars(r, s).ok()).ok_or(KeyStoreError::BadSignature)
-}
-
-/// A TPM gives numbers without their leading zeros.
-fn field(bytes: &[u8]) -> Option<FieldBytes> {
-    let mut field = FieldBytes::default();
-    let start = field.len().checked_sub(bytes.len())?;
-    field.get_mut(start..)?.copy_from_slice(bytes);
-    Some(field)
-}
-
-/// The digest was not made by the TPM, which only restricted keys would mind (Part 3 §20.2).
-fn no_ticket() -> Result<HashcheckTicket> {
-    let ticket = TPMT_TK_HASHCHECK {
-        tag: TPM2_ST_HASHCHECK,
-        hierarchy: TPM2_RH_NULL,
-        digest: TPM2B_DIGEST::default(),
-    };
-    HashcheckTicket::try_from(ticket).during("signing")
 }
 
 /// `NV_sec` in full: two masked copies of S and the generation.

@@ -8,7 +8,7 @@ use std::{
 
 use getrandom::{SysRng, rand_core::UnwrapErr};
 use vault_core::{
-    container::{Account, Container, Extras, Vacancy},
+    container::{Account, Container, Extras, Takes, Vacancy},
     keystore::{Anchor, ContainerKey, KeyBlob, TpmKind},
     secret_from,
     webauthn::{CredentialId, Origin, Protection, RpId, UserHandle},
@@ -71,6 +71,7 @@ fn account(n: usize, credential_id: CredentialId) -> Account {
         public_key: vec![2; 33],
         created: 0,
         extras: Extras::default(),
+        takes: Takes::Pin,
     }
 }
 

@@ -21,6 +21,22 @@ pub type Signature = p256::ecdsa::Signature;
 /// An ECDSA P-256 public key.
 pub type PublicKey = p256::ecdsa::VerifyingKey;
 
+/// The parent of presence keys: keys that this machine uses without a PIN. Whoever has this and can use the TPM can use
+/// them; it lies in the sealed container.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PresenceParent {
+    /// The wrapped key. Opaque and not secret.
+    pub blob: KeyBlob,
+    /// Its authValue.
+    pub auth: zeroize::Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for PresenceParent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PresenceParent([REDACTED])")
+    }
+}
+
 /// What kind of TPM holds the keys. It decides the AAGUID, so that a test key never
 /// passes for one in hardware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -145,6 +161,24 @@ pub trait KeyStore {
         pin: &PinSecrets,
     ) -> Result<Box<dyn UnlockedKeys + 'a>, KeyStoreError>;
 
+    /// Signs with a presence key, without a PIN. The caller verifies the signature before it lets it out.
+    fn sign_present(
+        &mut self,
+        anchor: &Anchor,
+        parent: &PresenceParent,
+        key: &KeyBlob,
+        digest: &[u8; 32],
+    ) -> Result<Signature, KeyStoreError>;
+
+    /// The same with an HMAC key that is one.
+    fn prf_present(
+        &mut self,
+        anchor: &Anchor,
+        parent: &PresenceParent,
+        key: &KeyBlob,
+        salts: &[Secret],
+    ) -> Result<Vec<Secret>, KeyStoreError>;
+
     /// What the device says without a PIN; `None` asks of the device alone.
     fn status(&mut self, anchor: Option<&Anchor>) -> Result<TpmStatus, KeyStoreError>;
 
@@ -161,8 +195,19 @@ pub trait UnlockedKeys {
     /// The container generation that the device remembers.
     fn generation(&self) -> u64;
 
-    /// Makes a P-256 key that the device never gives out and uses only with the PIN.
-    fn create_key(&mut self) -> Result<CreatedKey, KeyStoreError>;
+    /// Makes a P-256 key that the device never gives out and uses only with the PIN; or with this parent, and then without.
+    fn create_key(&mut self, presence: Option<&PresenceParent>) -> Result<CreatedKey, KeyStoreError>;
+
+    /// Makes the parent of presence keys.
+    fn create_presence_parent(&mut self) -> Result<PresenceParent, KeyStoreError>;
+
+    /// [`KeyStore::sign_present`]
+    fn sign_present(
+        &mut self,
+        parent: &PresenceParent,
+        key: &KeyBlob,
+        digest: &[u8; 32],
+    ) -> Result<Signature, KeyStoreError>;
 
     /// Holds the secret that the PIN unmasked against the device's own protection, as making and using a key do
     /// anyway: for changes that do neither.
@@ -172,7 +217,7 @@ pub trait UnlockedKeys {
     fn sign(&mut self, key: &KeyBlob, digest: &[u8; 32], then: Then) -> Result<Signature, KeyStoreError>;
 
     /// Makes an HMAC-SHA256 key under the same protection.
-    fn create_prf(&mut self) -> Result<KeyBlob, KeyStoreError>;
+    fn create_prf(&mut self, presence: Option<&PresenceParent>) -> Result<KeyBlob, KeyStoreError>;
 
     /// HMAC-SHA256 of each salt under such a key.
     fn prf(&mut self, key: &KeyBlob, salts: &[Secret]) -> Result<Vec<Secret>, KeyStoreError>;

@@ -1,7 +1,7 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 use vault_core::{
-    container::{Account, AccountId},
+    container::{Account, AccountId, Takes},
     printable,
 };
 
@@ -24,18 +24,26 @@ pub(super) fn to_json(id: AccountId, account: &Account) -> Value {
         "displayName": account.display_name,
         "name": account.label,
         "credentialId": account.credential_id.to_string(),
+        "takes": account.takes,
         "created": account.created,
     })
+}
+
+pub(super) fn takes(account: &Account) -> &'static str {
+    match account.takes {
+        Takes::Pin => "the PIN",
+        Takes::Presence => "presence",
+    }
 }
 
 fn table(accounts: &[(AccountId, Account)]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["ID", "SITE", "ACCOUNT", "NAME", "MADE"]);
+    table.set_header(["ID", "SITE", "ACCOUNT", "NAME", "TAKES", "MADE"]);
     for (id, account) in accounts {
         let name = account.label.as_deref().map(printable).unwrap_or_default();
         let (site, user) = (account.rp_id.to_string(), printable(&account.user_name));
-        table.add_row([id.to_string(), site, user, name, date(account.created)]);
+        table.add_row([id.to_string(), site, user, name, takes(account).to_owned(), date(account.created)]);
     }
     table.trim_fmt()
 }

@@ -12,6 +12,7 @@ pub(crate) fn run(app: &mut App<'_>, id: AccountId) -> Result<()> {
             ("Site", format!("{} ({})", account.rp_id, printable(&account.rp_name))),
             ("Account", format!("{} ({})", printable(&account.user_name), printable(&account.display_name))),
             ("Name", account.label.as_deref().map_or_else(|| "-".to_owned(), printable)),
+            ("Takes", list::takes(&account).to_owned()),
             ("Made", date(account.created)),
             ("Credential ID", account.credential_id.to_string()),
         ]

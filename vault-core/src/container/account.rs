@@ -56,6 +56,20 @@ pub struct Account {
     /// What else is kept with it.
     #[serde(default)]
     pub extras: Extras,
+    /// What it takes to use it.
+    #[serde(default)]
+    pub takes: Takes,
+}
+
+/// What it takes to use a passkey: fixed when it was made, by its key's policy in the TPM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Takes {
+    /// The PIN.
+    #[default]
+    Pin,
+    /// Somebody who is there. It never says that a user was verified.
+    Presence,
 }
 
 /// What a relying party asked to have kept with its passkey (CTAP 2.2 §12).

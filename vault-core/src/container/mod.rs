@@ -13,7 +13,7 @@ mod settings;
 mod store;
 mod tree;
 
-pub use account::{Account, AccountId, Extras, LargeBlobKey};
+pub use account::{Account, AccountId, Extras, LargeBlobKey, Takes};
 pub use file::{Container, LOCK_FILE, Lock, VAULT_FILE, Vacancy};
 pub use header::State;
 pub use settings::{PersistentToken, Settings};

@@ -1,10 +1,14 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{pin::MAX_BYTES, webauthn::RpId};
+use crate::{keystore::PresenceParent, pin::MAX_BYTES, webauthn::RpId};
 
 /// What a vault keeps besides its passkeys. It lies in the header, sealed, and changes with the generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
+    /// Whether every passkey made from now on takes the PIN (§6.11.3).
+    pub always_uv: bool,
+    /// The parent of those that do not, once there may be any.
+    pub presence_parent: Option<PresenceParent>,
     /// The least length of a new PIN, in code points, where it was raised (CTAP 2.2 §6.11.4).
     pub min_pin_length: usize,
     /// The relying parties that may ask for it.
@@ -44,6 +48,8 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            always_uv: true,
+            presence_parent: None,
             min_pin_length: 0,
             min_pin_length_rp_ids: Vec::new(),
             pin_change_due: false,

@@ -2,8 +2,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Secret,
-    container::{Account, AccountId, ContainerError, Damage, Extras, Settings, Store},
-    keystore::{KeyBlob, KeyStoreError, PublicKey, Signature, Then, UnlockedKeys},
+    container::{Account, AccountId, ContainerError, Damage, Extras, Settings, Store, Takes},
+    keystore::{KeyBlob, KeyStore, KeyStoreError, PresenceParent, PublicKey, Signature, Then, UnlockedKeys},
     pin::{PinMaterial, PinSecrets},
     vault::{CeremonyError, VaultError},
     webauthn::{
@@ -32,6 +32,8 @@ pub struct NewCredential<'a> {
     pub extensions: &'a ciborium::Value,
     /// What is kept with it.
     pub extras: Extras,
+    /// What it takes to use it.
+    pub takes: Takes,
     /// The passkey whose place it takes (CTAP 2.2 §6.1.2 step 16), if any.
     pub replacing: Option<AccountId>,
 }
@@ -85,17 +87,28 @@ impl<'v> Unlocked<'v> {
     ) -> Result<MadeCredential, CeremonyError> {
         let Self { store, mut keys, verified, .. } = self;
         no_pin_change_due(store)?;
-        let key = keys.create_key()?;
+        let parent = match new.takes {
+            Takes::Pin => None,
+            Takes::Presence => Some(presence_parent(store)?),
+        };
+        let key = keys.create_key(parent.as_ref())?;
         let id = CredentialId::random(rng);
         let (rp_id, kind, public) = (new.rp_id, store.kind(), &key.public);
+        // Whoever uses such a passkey is not verified, so whoever makes it is not said to be.
+        let verified = Some(verified).filter(|_| parent.is_none());
         let data =
             AuthenticatorData::for_registration(rp_id, kind, &id, public, new.extensions, verified, present);
+        let digest = data.digest_to_sign(client_data);
         let signature = match new.attestation {
             Attestation::None => None,
-            Attestation::PackedSelf => {
-                Some(sign(keys.as_mut(), &key.blob, &key.public, &data, client_data, Then::Continue)?)
-            }
+            Attestation::PackedSelf => Some(match &parent {
+                None => keys.sign(&key.blob, &digest, Then::Continue)?,
+                Some(parent) => keys.sign_present(parent, &key.blob, &digest)?,
+            }),
         };
+        if let Some(signature) = &signature {
+            verify(&key.public, &digest, signature)?;
+        }
         let account = Account {
             rp_id: new.rp_id.clone(),
             rp_name: new.rp_name.to_owned(),
@@ -110,6 +123,7 @@ impl<'v> Unlocked<'v> {
             public_key: key.public.to_sec1_point(true).as_bytes().to_vec(),
             created: now,
             extras: new.extras,
+            takes: new.takes,
         };
         let id = store.replace(new.replacing, &account, rng)?;
         keys.commit_generation(store.generation(), Then::End)?;
@@ -118,8 +132,12 @@ impl<'v> Unlocked<'v> {
     }
 
     /// Makes an HMAC key for [`Extras::prf`].
-    pub fn create_prf(&mut self) -> Result<KeyBlob, KeyStoreError> {
-        self.keys.create_prf()
+    pub fn create_prf(&mut self, takes: Takes) -> Result<KeyBlob, CeremonyError> {
+        let parent = match takes {
+            Takes::Pin => None,
+            Takes::Presence => Some(presence_parent(self.store)?),
+        };
+        Ok(self.keys.create_prf(parent.as_ref())?)
     }
 
     /// HMAC-SHA256 of each salt under such a key (CTAP 2.2 §12.7).
@@ -141,13 +159,13 @@ impl<'v> Unlocked<'v> {
         let Self { store, mut keys, verified, .. } = self;
         no_pin_change_due(store)?;
         let account = store.account(id)?;
-        if account.rp_id != *rp_id {
+        if account.rp_id != *rp_id || account.takes != Takes::Pin {
             return Err(CeremonyError::NotAllowed);
         }
-        let data = AuthenticatorData::for_assertion(rp_id, extensions, verified, present);
-        let public = account.public_key().ok_or(ContainerError::from(Damage::Row(id)))?;
-        let signature = sign(keys.as_mut(), &account.key, &public, &data, client_data, Then::End)?;
-        Ok(Assertion { account, data, signature })
+        let data = AuthenticatorData::for_assertion(rp_id, extensions, Some(verified), present);
+        let digest = data.digest_to_sign(client_data);
+        let signature = keys.sign(&account.key, &digest, Then::End)?;
+        Assertion::verified(id, account, data, signature, &digest)
     }
 
     /// Makes a passkey as `request` asks, and answers it as a WebAuthn client does.
@@ -171,6 +189,7 @@ impl<'v> Unlocked<'v> {
             protection: Protection::Required,
             extensions: &ciborium::Value::Null,
             extras: Extras::default(),
+            takes: Takes::Pin,
             replacing: None,
         };
         let made = self.make_credential(new, &Sha256::digest(&client_data_json).into(), present, now, rng)?;
@@ -207,6 +226,20 @@ impl<'v> Unlocked<'v> {
         self.keys.confirm()?;
         self.store.remove(id)?;
         Ok(self.keys.commit_generation(self.store.generation(), Then::End)?)
+    }
+
+    /// Lets passkeys be made that take no PIN, or no more of them (CTAP 2.2 §6.11.3). Those that are there stay what they are.
+    pub fn set_always_uv(
+        mut self,
+        always_uv: bool,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<(), VaultError> {
+        let mut settings = self.store.settings()?;
+        settings.always_uv = always_uv;
+        if !always_uv && settings.presence_parent.is_none() {
+            settings.presence_parent = Some(self.keys.create_presence_parent()?);
+        }
+        self.configure(&settings, rng)
     }
 
     /// Replaces what the vault keeps besides its passkeys.
@@ -249,18 +282,56 @@ fn no_pin_change_due(store: &Store) -> Result<(), CeremonyError> {
     if store.settings()?.pin_change_due { Err(CeremonyError::PinChangeDue) } else { Ok(()) }
 }
 
-/// No signature leaves that its key did not make: whatever happened on the bus, or to a stored blob.
-fn sign(
-    keys: &mut dyn UnlockedKeys,
-    key: &KeyBlob,
-    public: &PublicKey,
-    data: &AuthenticatorData,
+fn presence_parent(store: &Store) -> Result<PresenceParent, CeremonyError> {
+    store.settings()?.presence_parent.ok_or(CeremonyError::NotAllowed)
+}
+
+impl Assertion {
+    fn verified(
+        id: AccountId,
+        account: Account,
+        data: AuthenticatorData,
+        signature: Signature,
+        digest: &[u8; 32],
+    ) -> Result<Self, CeremonyError> {
+        let public = account.public_key().ok_or(ContainerError::from(Damage::Row(id)))?;
+        verify(&public, digest, &signature)?;
+        Ok(Self { account, data, signature })
+    }
+}
+
+/// Signs in with a passkey that takes presence alone.
+pub(super) fn get_assertion_by_presence(
+    store: &Store,
+    keys: &mut dyn KeyStore,
+    (rp_id, id): (&RpId, AccountId),
     client_data: &ClientDataHash,
-    then: Then,
-) -> Result<Signature, KeyStoreError> {
-    use p256::ecdsa::signature::hazmat::PrehashVerifier;
+    present: Option<UserPresent>,
+    extensions: &ciborium::Value,
+) -> Result<Assertion, CeremonyError> {
+    let account = store.account(id)?;
+    if account.rp_id != *rp_id || account.takes != Takes::Presence {
+        return Err(CeremonyError::NotAllowed);
+    }
+    let parent = presence_parent(store)?;
+    let data = AuthenticatorData::for_assertion(rp_id, extensions, None, present);
     let digest = data.digest_to_sign(client_data);
-    let signature = keys.sign(key, &digest, then)?;
-    public.verify_prehash(&digest, &signature).map_err(|_| KeyStoreError::BadSignature)?;
-    Ok(signature)
+    let signature = keys.sign_present(store.anchor(), &parent, &account.key, &digest)?;
+    Assertion::verified(id, account, data, signature, &digest)
+}
+
+/// The secrets of such a passkey.
+pub(super) fn prf_by_presence(
+    store: &Store,
+    keys: &mut dyn KeyStore,
+    key: &KeyBlob,
+    salts: &[Secret],
+) -> Result<Vec<Secret>, CeremonyError> {
+    Ok(keys.prf_present(store.anchor(), &presence_parent(store)?, key, salts)?)
+}
+
+/// No signature leaves that its key did not make: whatever happened on the bus, or to a stored blob.
+fn verify(public: &PublicKey, digest: &[u8; 32], signature: &Signature) -> Result<(), KeyStoreError> {
+    use p256::ecdsa::signature::hazmat::PrehashVerifier;
+    public.verify_prehash(digest, signature).map_err(|_| KeyStoreError::BadSignature)
 }

@@ -97,10 +97,12 @@ impl AuthenticatorData {
     pub(crate) fn for_assertion(
         rp_id: &RpId,
         extensions: &Value,
-        _: UserVerified,
+        verified: Option<UserVerified>,
         present: Option<UserPresent>,
     ) -> Self {
-        let mut data = header(rp_id, extensions, UV | if present.is_some() { UP } else { 0 });
+        let flag = |is: bool, flag| if is { flag } else { 0 };
+        let flags = flag(verified.is_some(), UV) | flag(present.is_some(), UP);
+        let mut data = header(rp_id, extensions, flags);
         extend(&mut data, extensions);
         Self(data)
     }
@@ -111,10 +113,10 @@ impl AuthenticatorData {
         id: &CredentialId,
         key: &PublicKey,
         extensions: &Value,
-        _: UserVerified,
+        verified: Option<UserVerified>,
         _: UserPresent,
     ) -> Self {
-        let mut data = header(rp_id, extensions, UP | UV | AT);
+        let mut data = header(rp_id, extensions, UP | AT | if verified.is_some() { UV } else { 0 });
         data.extend(aaguid(kind));
         data.extend(u16::try_from(id.as_bytes().len()).unwrap_or_default().to_be_bytes());
         data.extend(id.as_bytes());

@@ -1,7 +1,7 @@
 use serde::Deserialize;
 
 use super::{CredentialId, Origin, RpId, RpIdError, UserHandle, from_base64url};
-use crate::container::Account;
+use crate::container::{Account, Takes};
 
 /// COSE's ES256 (RFC 9053 §2.1), the one algorithm of this vault.
 const ES256: i64 = -7;
@@ -137,11 +137,11 @@ impl GetRequest {
     }
 
     /// No list allows every discoverable credential. One that names only types that we do not know allows none
-    /// (Level 3 §5.1.4.2).
+    /// (Level 3 §5.1.4.2). Here the user is verified, so what takes presence alone does not answer.
     pub(crate) fn allows(&self, account: &Account) -> bool {
-        let Account { rp_id, credential_id, discoverable, .. } = account;
+        let Account { rp_id, credential_id, discoverable, takes, .. } = account;
         let named = |list: &Vec<Vec<u8>>| list.iter().any(|allowed| allowed == credential_id.as_bytes());
-        *rp_id == self.rp_id && self.allow.as_ref().map_or(*discoverable, named)
+        *rp_id == self.rp_id && *takes == Takes::Pin && self.allow.as_ref().map_or(*discoverable, named)
     }
 }
 
@@ -335,6 +335,7 @@ mod tests {
             public_key: Vec::new(),
             created: 0,
             extras: crate::container::Extras::default(),
+            takes: Takes::Pin,
         };
         let request = |origin: &str, list: &Value| {
             let json = json!({"challenge": "AA", "allowCredentials": list}).to_string();
