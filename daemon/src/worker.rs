@@ -35,6 +35,9 @@ use crate::{
 /// How long a vault whose PIN was proven is kept ready for the next request.
 const READY: Duration = Duration::from_secs(2);
 
+/// How long others then have to get hold of it: a passhold that waits looks every 50 ms.
+const TURN: Duration = Duration::from_millis(100);
+
 /// Something that another thread can wait for.
 #[derive(Clone)]
 pub(crate) struct Signal(Arc<OwnedFd>);
@@ -152,6 +155,7 @@ fn work(
                 authenticator.forget_expired(now);
                 if ready_until.take_if(|at| *at <= now).is_some() {
                     vaults.release();
+                    thread::sleep(TURN);
                 }
                 continue;
             }
@@ -169,9 +173,17 @@ fn work(
             },
         );
         desk.tell(Told::Reply(job.transaction, reply));
-        ready_until = authenticator.expects_more().then(|| started.elapsed() + READY);
-        if ready_until.is_none() {
-            vaults.release();
+        let now = started.elapsed();
+        ready_until = authenticator.expects_more().then(|| ready_until.unwrap_or(now + READY));
+        match ready_until {
+            None => vaults.release(),
+            // However much it is used: whoever waits for the vault has his turn.
+            Some(at) if at <= now => {
+                vaults.release();
+                ready_until = None;
+                thread::sleep(TURN);
+            }
+            Some(_) => {}
         }
     }
 }

@@ -22,6 +22,7 @@ use platform::{
 use swtpm_tests::{Device, HidClient, PIN, Passhold, TestTpm};
 
 /// §8.2.
+const INVALID_PARAMETER: u8 = 0x02;
 const UNEXPECTED_TYPE: u8 = 0x11;
 const INVALID_CBOR: u8 = 0x12;
 const MISSING_PARAMETER: u8 = 0x14;
@@ -333,7 +334,18 @@ fn good(key_agreement: &Platform) -> Vec<Good> {
         required: paths(required),
         optional: paths(optional),
     };
+    let config = proven(3, Some(map([(1.into(), 8.into())])));
+    let blobs = map([
+        (2.into(), bytes(20)),
+        (3.into(), 0.into()),
+        (4.into(), 20.into()),
+        (5.into(), bytes(32)),
+        (6.into(), 2.into()),
+    ]);
     vec![
+        case("authenticatorConfig", 0x0d, config, PIN_AUTH_INVALID, "1 3", "2 4"),
+        // Without an offset it is CTAP1_ERR_INVALID_PARAMETER (§6.10.2).
+        case("largeBlobs", 0x0c, blobs, PIN_AUTH_INVALID, "6", "2 3 4 5"),
         case(
             "makeCredential",
             0x01,
@@ -387,8 +399,12 @@ fn malformed(good: &Good) -> Vec<(String, Vec<u8>, u8)> {
     let mut all = Vec::new();
     for (n, item) in items(&good.request).iter().enumerate() {
         for wrong in WRONGS.into_iter().filter(|wrong| wrong.applies(item)) {
-            // No bytes at all are no parameters.
-            let status = if (n, wrong) == (0, Wrong::Cut) { MISSING_PARAMETER } else { INVALID_CBOR };
+            // No bytes at all are no parameters; of large blobs that says that there is no offset (§6.10.2).
+            let status = match (n, wrong, good.command) {
+                (0, Wrong::Cut, 0x0c) => INVALID_PARAMETER,
+                (0, Wrong::Cut, _) => MISSING_PARAMETER,
+                _ => INVALID_CBOR,
+            };
             let bytes = Encoder::encode(&good.request, Some((n, wrong)));
             all.push((format!("{wrong:?} at item {n}, {item:?}"), bytes, status));
         }

@@ -432,3 +432,27 @@ fn terminal_and_device_at_the_same_time_lose_no_passkey() {
     );
     println!("{tally:#?}");
 }
+
+#[test]
+fn a_device_in_constant_use_does_not_lock_the_terminal_out() {
+    let tpm = TestTpm::start().unwrap();
+    let passhold = Passhold::with_vault(&tpm);
+    let device = Device::start(&passhold.vault(), &tpm.tcti(), PIN);
+    let site = Site::connect(&device);
+    let token = site.token(PIN, MANAGE).unwrap();
+    let over = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while over.load(Ordering::Relaxed) == 0 {
+                site.list(&token).unwrap();
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let began = Instant::now();
+        let runs: Vec<_> = (0..3).map(|_| passhold.call(["list"]).run().code()).collect();
+        over.store(1, Ordering::Relaxed);
+        println!("listed {runs:?} in {:?}", began.elapsed());
+        assert_eq!(runs, [Some(0); 3]);
+    });
+    device.stop();
+}

@@ -20,6 +20,8 @@ const MAKE: u8 = 0x01;
 const CLIENT_PIN: u8 = 0x06;
 const RESET: u8 = 0x07;
 const MANAGE: u8 = 0x0a;
+const LARGE_BLOBS: u8 = 0x0c;
+const CONFIG: u8 = 0x0d;
 
 /// A command that a token allows.
 struct ByToken {
@@ -30,7 +32,7 @@ struct ByToken {
 }
 
 impl ByToken {
-    fn all(id: &[u8]) -> [Self; 3] {
+    fn all(id: &[u8]) -> [Self; 5] {
         let user = map([("id".into(), Value::Bytes(b"alice".to_vec())), ("name".into(), "new".into())]);
         let which = |more: Option<Value>| Some(with(&map([(2.into(), descriptor(id))]), 3, more));
         let managing = |name, request| Self { name, command: MANAGE, request, permission: 0x04 };
@@ -38,18 +40,53 @@ impl ByToken {
             Self { name: "makeCredential", command: MAKE, request: new("eve"), permission: 0x01 },
             managing("deleteCredential", manage(6, which(None))),
             managing("updateUserInformation", manage(7, which(Some(user)))),
+            Self { name: "largeBlobs", command: LARGE_BLOBS, request: large_blobs(), permission: 0x10 },
+            Self { name: "setMinPINLength", command: CONFIG, request: min_pin_length(), permission: 0x20 },
         ]
     }
 
-    fn proven(&self, token: &Token) -> Value {
-        if self.command == MANAGE {
-            return token.manage(&self.request);
+    /// Whether it is about a relying party.
+    fn has_rp_id(&self) -> bool {
+        ![LARGE_BLOBS, CONFIG].contains(&self.command)
+    }
+
+    /// Where `pinUvAuthProtocol` stands.
+    fn protocol_key(&self) -> i64 {
+        match self.command {
+            MAKE => 9,
+            LARGE_BLOBS => 6,
+            _ => 3,
         }
-        token.prove(&self.request, (8, 9), &make_credential::CLIENT_DATA)
+    }
+
+    fn proven(&self, token: &Token) -> Value {
+        match self.command {
+            MAKE => token.prove(&self.request, (8, 9), &make_credential::CLIENT_DATA),
+            MANAGE => token.manage(&self.request),
+            // §6.10.2, §6.11.
+            LARGE_BLOBS => {
+                let written = Sha256::digest(bytes(member(&self.request, 2)));
+                token.prove(
+                    &self.request,
+                    (5, 6),
+                    &[&[0xff; 32][..], &[0x0c, 0, 0, 0, 0, 0], &written].concat(),
+                )
+            }
+            _ => {
+                let parameters = encoded(member(&self.request, 2).unwrap());
+                token.prove(&self.request, (4, 3), &[&[0xff; 32][..], &[0x0d, 3], &parameters].concat())
+            }
+        }
     }
 
     /// What proves the same of another verb.
     fn proven_of_another(&self, token: &Token) -> Value {
+        if !self.has_rp_id() {
+            // As credential management has it, for the same subcommand.
+            let managed = token.manage(&with(&self.request, 1, Value::from(3)));
+            let proof = member(&managed, 4).cloned();
+            return with(&self.proven(token), if self.command == CONFIG { 4 } else { 5 }, proof);
+        }
         let other = match member(&self.request, 1).unwrap().as_integer() {
             // Without what the client data binds, a proof of the whole request is one of nothing.
             None => return token.prove(&self.request, (8, 9), &encoded(&self.request)),
@@ -75,6 +112,17 @@ impl ByToken {
 fn new(user: &str) -> Value {
     let request = with(&make_credential::request(), 7, options("rk", true));
     with(&request, 3, map([("id".into(), Value::Bytes(user.as_bytes().to_vec()))]))
+}
+
+/// The empty array of large blobs, whole (§6.10.1).
+fn large_blobs() -> Value {
+    let array = [&[0x80][..], &Sha256::digest([0x80])[..16]].concat();
+    map([(2.into(), Value::Bytes(array)), (3.into(), 0.into()), (4.into(), 17.into())])
+}
+
+/// Who is told how long PINs are.
+fn min_pin_length() -> Value {
+    map([(1.into(), 3.into()), (2.into(), map([(2.into(), Value::Array(vec!["example.net".into()]))]))])
 }
 
 /// A vault with a passkey, and its ID.
@@ -103,13 +151,14 @@ fn without_the_right_token_nothing_is_made_changed_or_deleted() {
     for protocol in [1, 2] {
         for case in ByToken::all(&id) {
             let (right, org) = (case.permission, Some("example.org"));
-            let wrong = [0x01, 0x02, 0x04, 0x07 & !right].into_iter().filter(|p| p & right == 0);
+            let wrong = [0x01, 0x02, 0x04, 0x10, 0x20, 0x37 & !right].into_iter().filter(|p| p & right == 0);
             for permissions in wrong {
                 let token = bench.token(protocol, permissions, org);
                 let what = format!("permissions {permissions:#x}");
                 case.refused(&mut bench, &what, &case.proven(&token), Status::PinAuthInvalid);
             }
-            for elsewhere in ["example.com", "org", "a.example.org", "EXAMPLE.ORG"] {
+            let others = ["example.com", "org", "a.example.org", "EXAMPLE.ORG"];
+            for elsewhere in others.into_iter().filter(|_| case.has_rp_id()) {
                 let token = bench.token(protocol, right, Some(elsewhere));
                 case.refused(&mut bench, elsewhere, &case.proven(&token), Status::PinAuthInvalid);
             }
@@ -117,8 +166,7 @@ fn without_the_right_token_nothing_is_made_changed_or_deleted() {
             let token = bench.token(protocol, right, org);
             let of_another = case.proven_of_another(&token);
             case.refused(&mut bench, "another verb", &of_another, Status::PinAuthInvalid);
-            let other_protocol = if case.command == MANAGE { 3 } else { 9 };
-            let mixed = with(&case.proven(&token), other_protocol, Value::from(3 - protocol));
+            let mixed = with(&case.proven(&token), case.protocol_key(), Value::from(3 - protocol));
             case.refused(&mut bench, "the other protocol", &mixed, Status::PinAuthInvalid);
             // The right one, if it was in time.
             bench.now += Duration::from_secs(30);
@@ -132,7 +180,15 @@ fn without_the_right_token_nothing_is_made_changed_or_deleted() {
 
             let token = bench.token(protocol, right | 0x02, org);
             bench.ok(0x02, &token.prove(&get_assertion::request(), (6, 7), &make_credential::CLIENT_DATA));
-            case.refused(&mut bench, "presence has spent it", &case.proven(&token), Status::PinAuthInvalid);
+            // §6.5.2.1: it clears all permissions but that of large blobs.
+            if case.command != LARGE_BLOBS {
+                case.refused(
+                    &mut bench,
+                    "presence has spent it",
+                    &case.proven(&token),
+                    Status::PinAuthInvalid,
+                );
+            }
 
             let older = bench.token(protocol, right, org);
             bench.token(protocol, right, org);
@@ -159,7 +215,7 @@ fn without_presence_nothing_is_made_changed_or_destroyed() {
     ] {
         // Within a ceremony nobody answering is a refusal.
         let in_ceremony = if declined == Declined::TimedOut { Status::OperationDenied } else { status };
-        let [make, delete, update] = ByToken::all(&id);
+        let [make, others @ ..] = ByToken::all(&id);
         let token = bench.token(2, 0x01, Some("example.org"));
         let platform = bench.platform(2);
         bench.person.answer = Err(declined);
@@ -167,7 +223,7 @@ fn without_presence_nothing_is_made_changed_or_destroyed() {
         make.refused(&mut bench, "its presence", &make.proven(&token), in_ceremony);
         make.refused(&mut bench, "by our prompt", &make.request, status);
         // The others ask for none but that of whoever gets their token; without it there is none.
-        for case in [delete, update] {
+        for case in others {
             let request = encoded(&platform.token_using_uv(case.permission, None));
             unchanged(&mut bench, case.name, CLIENT_PIN, &request, status);
             case.refused(&mut bench, "without a token", &case.request, Status::PuatRequired);
@@ -282,8 +338,8 @@ fn requested(hid: &mut Hid, packets: &[Packet]) -> Vec<Vec<u8>> {
 #[test]
 fn with_everything_right_each_is_granted() {
     let (mut bench, id) = bench();
-    let [make, delete, update] = ByToken::all(&id);
-    for case in [make, update, delete] {
+    let [make, delete, update, blobs, config] = ByToken::all(&id);
+    for case in [make, update, delete, blobs, config] {
         let before = Sha256::digest(fs::read(bench.vault.dir.join("vault.db")).unwrap());
         let token = bench.token(2, case.permission, Some("example.org"));
         bench.ok(case.command, &case.proven(&token));
