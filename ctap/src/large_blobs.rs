@@ -50,9 +50,7 @@ pub(crate) fn run(
     let auth = PinUvAuth::take(&mut parameters, 0x05, 0x06)?;
     match (get, set) {
         // Step 4: reading takes no proof, not even half of one.
-        (Some(count), None) if length.is_none() && !proven => {
-            Ok((Some(read(count, offset, env)?), None))
-        }
+        (Some(count), None) if length.is_none() && !proven => Ok((Some(read(count, offset, env)?), None)),
         (None, Some(fragment)) => {
             write(authenticator, fragment, (offset, length), auth.as_ref(), pending, env)
         }
