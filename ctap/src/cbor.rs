@@ -42,10 +42,6 @@ impl Map {
         Self::from_value(value).ok_or(Status::CborUnexpectedType)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The map again, as it is encoded.
     pub(crate) fn encoded(&self) -> Vec<u8> {
         let mut bytes = Vec::new();

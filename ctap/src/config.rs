@@ -16,14 +16,13 @@ pub(crate) fn run(authenticator: &mut Authenticator, mut parameters: Map, env: &
         return Err(Status::InvalidParameter.into());
     };
     let auth = PinUvAuth::take(&mut parameters, 0x04, 0x03)?.ok_or(Status::PuatRequired)?;
-    let mut inner: Map = parameters.optional(0x02)?.unwrap_or_else(Map::empty);
-    let mut message = [[0xff; 32].as_slice(), &[COMMAND, subcommand]].concat();
-    if !inner.is_empty() {
-        message.extend(inner.encoded());
-    }
+    let inner: Option<Map> = parameters.optional(0x02)?;
+    let encoded = inner.as_ref().map(Map::encoded).unwrap_or_default();
+    let message = [[0xff; 32].as_slice(), &[COMMAND, subcommand], &encoded].concat();
     let token = authenticator.token_that_proves(&auth, &message)?;
     token.use_to(Permissions::CONFIGURE)?;
     let unlock = Rc::clone(&token.unlock);
+    let mut inner = inner.unwrap_or_else(Map::empty);
     let mut vault = env.vaults.open()?;
     let before = vault.settings()?;
     if subcommand == TOGGLE_ALWAYS_UV {

@@ -59,8 +59,9 @@ pub(crate) fn run(
         _ => return Err(Status::InvalidSubcommand.into()),
     }
     let auth = PinUvAuth::take(&mut parameters, 0x04, 0x03)?;
-    let mut inner: Map = parameters.optional(0x02)?.unwrap_or_else(Map::empty);
-    let message = [&[subcommand][..], &if inner.is_empty() { Vec::new() } else { inner.encoded() }].concat();
+    let inner: Option<Map> = parameters.optional(0x02)?;
+    let message = [&[subcommand][..], &inner.as_ref().map(Map::encoded).unwrap_or_default()].concat();
+    let mut inner = inner.unwrap_or_else(Map::empty);
     let prove = |authenticator: &mut Authenticator, rp_id: Option<&RpId>| {
         proven(authenticator, auth.as_ref(), &message, rp_id)
     };

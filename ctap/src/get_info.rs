@@ -25,6 +25,8 @@ pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Va
         ("rk", Some(true.into())),
         ("up", Some(true.into())),
         ("uv", Some(protected.into())),
+        // Our own prompt gives tokens for authenticatorConfig too.
+        ("uvAcfg", Some(true.into())),
         ("alwaysUv", Some(settings.always_uv.into())),
         ("credMgmt", Some(true.into())),
         ("authnrCfg", Some(true.into())),
@@ -37,7 +39,8 @@ pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Va
         ("makeCredUvNotRqd", Some((!settings.always_uv).into())),
     ]);
     Ok(map([
-        (0x01, Some(Value::Array(vec!["FIDO_2_0".into()]))),
+        // All that §9 demands of the latter is here. CTAP 2.2 has no version of its own.
+        (0x01, Some(Value::Array(vec!["FIDO_2_0".into(), "FIDO_2_1".into()]))),
         (0x02, Some(Value::Array(SUPPORTED.map(Value::from).to_vec()))),
         (0x03, bytes(aaguid(kind))),
         (0x04, Some(options)),
@@ -52,5 +55,9 @@ pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Va
         (0x0d, uint(authenticator.policy.at_least(settings.min_pin_length).min_length())),
         (0x0f, uint(Extras::MAX_BLOB)),
         (0x10, uint(Settings::MAX_RP_IDS)),
+        // No 0x14, how many more passkeys there is room for: it would tell without a PIN how many there are.
+        (0x16, Some(Value::Array(vec!["packed".into()]))),
+        // pinComplexityPolicy: sequences, repeats and the commonest PINs are refused.
+        (0x1b, Some(true.into())),
     ]))
 }

@@ -1,7 +1,7 @@
 //! What prompts say.
 
 use ctap::{Ask, Permissions};
-use vault_core::{container::Account, printable};
+use vault_core::{container::Account, printable, webauthn::RpId};
 
 /// The question that goes with `ask`.
 pub(super) fn question(ask: &Ask<'_>) -> String {
@@ -10,15 +10,7 @@ pub(super) fn question(ask: &Ask<'_>) -> String {
             format!("Create a passkey for {} at {}?", named(&user.name), rp_id)
         }
         Ask::SignIn { account } => sign_in(account),
-        Ask::Unlock { rp_id: Some(rp_id), permissions } => {
-            let what = if permissions.contain(Permissions::MAKE_CREDENTIAL) {
-                "create a passkey"
-            } else {
-                "sign in"
-            };
-            format!("A program wants to {what} at {rp_id}.")
-        }
-        Ask::Unlock { rp_id: None, .. } => "A program wants to use your passkeys.".to_owned(),
+        Ask::Unlock { rp_id, permissions } => format!("A program wants to {}.", wishes(*rp_id, *permissions)),
         Ask::Select => "A program looks for a security key. Use Passhold?".to_owned(),
         Ask::Reset { passkeys: Some(0) } => "Reset Passhold? It holds no passkeys.".to_owned(),
         Ask::Reset { passkeys: Some(1) } => "Delete the one passkey in Passhold, for ever?".to_owned(),
@@ -28,6 +20,22 @@ pub(super) fn question(ask: &Ask<'_>) -> String {
                 .to_owned()
         }
     }
+}
+
+/// All that the token would be good for: what is not said was not agreed to (CTAP 2.2 §6.5.5.7.3 step 8).
+fn wishes(rp_id: Option<&RpId>, permissions: Permissions) -> String {
+    let at = rp_id.map(|rp_id| format!(" at {rp_id}")).unwrap_or_default();
+    let all = [
+        (Permissions::MAKE_CREDENTIAL, format!("create a passkey{at}")),
+        (Permissions::GET_ASSERTION, format!("sign in{at}")),
+        (Permissions::MANAGE_CREDENTIALS, format!("list, rename and delete passkeys{at}")),
+        (Permissions::WRITE_LARGE_BLOBS, "replace what sites keep in Passhold".to_owned()),
+        (Permissions::CONFIGURE, "change Passhold's settings".to_owned()),
+        (Permissions::LIST_CREDENTIALS, "list all passkeys, until the PIN is changed".to_owned()),
+    ];
+    let asked = all.into_iter().filter(|(permission, _)| permissions.contain(*permission));
+    let wishes: Vec<_> = asked.map(|(_, wish)| wish).collect();
+    if wishes.is_empty() { "do nothing".to_owned() } else { wishes.join(", and ") }
 }
 
 pub(super) fn sign_in(account: &Account) -> String {

@@ -152,11 +152,22 @@ fn tokens_are_refused() {
         [("6.5.5.7.2", token_using_pin(&platform, PIN)), ("6.5.5.7.3", token_using_uv(&platform))]
     {
         bench.refuses(name, COMMAND, &with(&request, 9, Value::from(0)), Status::InvalidParameter);
-        for permission in [0x08, 0x10, 0x20, 0x40, 0x80, 0x100, 0x06 | 0x20] {
+        for (step, permission) in [
+            ("be", 0x08),
+            ("be", 0x37 | 0x08),
+            ("be, whatever else is asked for", 0x88),
+            ("pcmr and another", 0x41),
+            ("pcmr and another", 0x42),
+            ("pcmr and another", 0x44),
+            ("pcmr and another", 0x48),
+            ("pcmr and another", 0x50),
+            ("pcmr and another", 0x60),
+        ] {
             let request = with(&request, 9, Value::from(permission));
-            bench.refuses(name, COMMAND, &request, Status::UnauthorizedPermission);
+            let step = format!("{name} step 4, {step}");
+            bench.refuses(&step, COMMAND, &request, Status::UnauthorizedPermission);
         }
-        for permission in [1, 2, 3, 7] {
+        for permission in [1, 2, 3, 7, 0x11, 0x22, 0x81] {
             let request = with(&with(&request, 9, Value::from(permission)), 10, None);
             bench.refuses(name, COMMAND, &request, Status::MissingParameter);
         }
@@ -250,4 +261,36 @@ fn a_token_from_our_own_prompt_vouches_for_presence_once_and_not_at_a_registrati
     bench.person.asked.clear();
     bench.ok(0x01, &with(&with(&super::make_credential::request(), 8, proof(&key)), 9, Value::from(2)));
     assert!(bench.person.asked[0].starts_with("confirm Create"), "{:?}", bench.person.asked);
+}
+
+#[test]
+fn permissions_that_are_not_defined_are_ignored() {
+    let mut bench = Bench::new();
+    for undefined in [0x80_u64, 0x100, 1 << 63] {
+        let platform = bench.platform(2);
+        let asked = with(&token_using_pin(&platform, PIN), 9, Value::from(0x20 | undefined));
+        let token = platform.token(&bench.ok(COMMAND, &asked));
+        let config = super::set_min_pin_length(map([]));
+        bench.ok(0x0d, &token.configure(&config));
+        // They alone make a token that is good for nothing.
+        let asked = with(&token_using_pin(&platform, PIN), 9, Value::from(undefined));
+        let token = platform.token(&bench.ok(COMMAND, &asked));
+        bench.refuses("6.11", 0x0d, &token.configure(&config), Status::PinAuthInvalid);
+        let list = token.manage(&super::platform::manage(1, None));
+        bench.refuses("6.8.2 step 4", 0x0a, &list, Status::PinAuthInvalid);
+    }
+}
+
+#[test]
+fn the_prompt_for_a_token_knows_its_permissions() {
+    let mut bench = Bench::new();
+    let platform = bench.platform(2);
+    for permissions in [0x02, 0x30, 0x40] {
+        bench.person.asked.clear();
+        bench.ok(COMMAND, &platform.token_using_uv(permissions, Some("example.org")));
+        let expected = format!(
+            "PIN Unlock {{ rp_id: Some(RpId(\"example.org\")), permissions: Permissions({permissions}) }}"
+        );
+        assert_eq!(bench.person.asked, [expected]);
+    }
 }

@@ -160,6 +160,9 @@ fn each_step_refuses() {
 fn an_empty_vault_has_nothing_to_list() {
     let mut bench = Bench::new();
     let token = bench.token(2, 0x04, None);
+    let with_parameters = token.manage(&sub(1, Some(map([]))));
+    bench.ok(COMMAND, &with_parameters);
+    bench.refuses("6.8.2 step 3", COMMAND, &with(&with_parameters, 2, None), Status::PinAuthInvalid);
     bench.refuses("6.8.3", COMMAND, &token.manage(&sub(2, None)), Status::NoCredentials);
     let metadata = bench.ok(COMMAND, &token.manage(&sub(1, None)));
     assert_eq!(member(&metadata, 1), Some(&0.into()));

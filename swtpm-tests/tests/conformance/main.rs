@@ -10,11 +10,16 @@
 )]
 
 mod client_pin;
+mod config;
 mod credential_management;
 mod destructive;
+mod extensions;
 mod get_assertion;
+mod get_info;
+mod large_blobs;
 mod make_credential;
 mod messages;
+mod persistent_token;
 #[path = "../platform/mod.rs"]
 mod platform;
 mod presence;
@@ -23,13 +28,15 @@ use std::{path::PathBuf, time::Duration};
 
 use ciborium::Value;
 use ctap::{Ask, Authenticator, Declined, Env, Person, Status, Vaults};
-use platform::{Platform, Token, client_pin, descriptor, encoded, map, member, options, with};
+use platform::{
+    Platform, Token, client_pin, descriptor, encoded, map, member, options, set_min_pin_length, with,
+};
 use swtpm_tests::{PIN, TestTpm, pin, rng};
 use tempfile::TempDir;
 use tpm_backend::Tpm;
 use vault_core::{
     OpenError, TriesLeft, Vault, VaultError,
-    container::{Account, Container},
+    container::{Account, Container, Settings},
     keystore::{KeyStoreError, TpmKind},
     pin::{Pin, PinMaterial, PinPolicy},
     webauthn::UserPresent,
@@ -194,9 +201,30 @@ impl Bench {
 
     /// A token for the PIN, with permissions (§6.5.5.7.2).
     fn token(&mut self, protocol: u8, permissions: u8, rp_id: Option<&str>) -> Token {
+        self.token_for(PIN, protocol, permissions, rp_id)
+    }
+
+    fn token_for(&mut self, pin: &str, protocol: u8, permissions: u8, rp_id: Option<&str>) -> Token {
         let platform = self.platform(protocol);
-        let reply = self.ok(0x06, &platform.token_using_pin(PIN, permissions, rp_id));
+        let reply = self.ok(0x06, &platform.token_using_pin(pin, permissions, rp_id));
         platform.token(&reply)
+    }
+
+    /// A member of getInfo's reply.
+    fn info(&mut self, key: i64) -> Option<Value> {
+        member(&self.ok(0x04, &map([])), key).cloned()
+    }
+
+    fn settings(&mut self) -> Settings {
+        self.vault.open().unwrap().settings().unwrap()
+    }
+
+    /// A discoverable passkey at `example.org`: its ID.
+    fn passkey(&mut self, user: &str) -> Vec<u8> {
+        let request = with(&make_credential::request(), 7, options("rk", true));
+        let user = map([("id".into(), Value::Bytes(user.as_bytes().to_vec()))]);
+        let made = self.ok(0x01, &with(&request, 3, user));
+        member(&made, 2).unwrap().as_bytes().unwrap()[55..87].to_vec()
     }
 }
 

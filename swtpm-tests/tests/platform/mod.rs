@@ -141,9 +141,31 @@ impl Token {
     }
 }
 
+impl Token {
+    /// A proven subcommand of authenticatorConfig (§6.11).
+    pub(crate) fn configure(&self, request: &Value) -> Value {
+        let parameters = member(request, 2).map(encoded).unwrap_or_default();
+        let subcommand = u8::try_from(member(request, 1).unwrap().as_integer().unwrap()).unwrap();
+        self.prove(request, (4, 3), &[&[0xff; 32][..], &[0x0d, subcommand], &parameters].concat())
+    }
+
+    /// A proven fragment of the large-blob array (§6.10.2).
+    pub(crate) fn write(&self, request: &Value) -> Value {
+        let fragment = member(request, 2).unwrap().as_bytes().unwrap();
+        let offset = u32::try_from(member(request, 3).unwrap().as_integer().unwrap()).unwrap();
+        let message = [&[0xff; 32][..], &[0x0c, 0x00], &offset.to_le_bytes(), &Sha256::digest(fragment)];
+        self.prove(request, (5, 6), &message.concat())
+    }
+}
+
 /// A subcommand of clientPIN.
 pub(crate) fn client_pin(protocol: u8, subcommand: u8) -> Value {
     map([(1.into(), protocol.into()), (2.into(), subcommand.into())])
+}
+
+/// authenticatorConfig's setMinPINLength (§6.11.4).
+pub(crate) fn set_min_pin_length(parameters: Value) -> Value {
+    map([(1.into(), 3.into()), (2.into(), parameters)])
 }
 
 /// A subcommand of credential management.
