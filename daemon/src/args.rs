@@ -3,14 +3,27 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::{Parser, ValueEnum};
+use rustix::process::Uid;
 
 /// Shows a Passhold vault to browsers, libfido2 and OpenSSH as a FIDO2 device
 #[derive(Debug, Parser)]
 #[command(name = "passholdd", version)]
 pub(crate) struct Args {
     /// The vault's folder
-    #[arg(long, value_name = "DIR")]
-    pub(crate) vault: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "system")]
+    pub(crate) vault: Option<PathBuf>,
+
+    /// Serve every user of this machine: a vault and a device for each, and --socket for all
+    #[arg(long, conflicts_with_all = ["vault", "prompt", "pin_fd"])]
+    pub(crate) system: bool,
+
+    /// Where --system keeps the vaults, a folder for each user
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/passhold", requires = "system")]
+    pub(crate) state: PathBuf,
+
+    /// A Unix socket for `passhold`, and for `passholdd prompt` [with --system: /run/passhold/socket]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
 
     /// The TPM: a device, swtpm (a private software TPM, for development), or a TCTI string
     #[arg(long, value_name = "TPM", default_value = "device:/dev/tpmrm0")]
@@ -43,6 +56,20 @@ pub(crate) enum Hid {
 pub(crate) enum How {
     Pinentry,
     Auto,
+}
+
+impl Hid {
+    /// One user's, where there are several.
+    pub(crate) fn of(&self, user: Uid) -> Self {
+        match self {
+            Self::Uhid => Self::Uhid,
+            Self::Seqpacket(path) => {
+                let mut path = path.clone().into_os_string();
+                path.push(format!(".{}", user.as_raw()));
+                Self::Seqpacket(path.into())
+            }
+        }
+    }
 }
 
 impl FromStr for Hid {

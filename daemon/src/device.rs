@@ -16,12 +16,28 @@ use crate::{
     worker::{Signal, Told, Worker},
 };
 
-/// Serves until the transport ends, or a signal asks to.
-pub(crate) fn run(mut transport: Transport, worker: &Worker) -> Result<()> {
+/// What ends a device.
+pub(crate) enum End<'a> {
+    /// There is something to read.
+    Readable(&'a UnixStream),
+    /// Its other end is closed.
+    HungUp(&'a UnixStream),
+}
+
+impl End<'_> {
+    fn fd(&self) -> PollFd<'_> {
+        match self {
+            Self::Readable(stream) => PollFd::new(stream, PollFlags::IN),
+            Self::HungUp(stream) => PollFd::new(stream, PollFlags::RDHUP),
+        }
+    }
+}
+
+/// Serves until the transport ends, or one of `ends` does.
+pub(crate) fn run(mut transport: Transport, worker: &Worker, ends: &[End<'_>]) -> Result<()> {
     let mut hid = Hid::default();
     let mut current: Option<(Transaction, Signal)> = None;
-    let stop = stop_signals().map_err(Failure::Device)?;
-    while wait(&transport, worker, &stop, &hid)? {
+    while wait(&transport, worker, ends, &hid)? {
         let now = worker.started.elapsed();
         while let Some(packet) = transport.receive().map_err(Failure::Device)? {
             hid.receive(&packet, now);
@@ -63,23 +79,27 @@ pub(crate) fn run(mut transport: Transport, worker: &Worker) -> Result<()> {
 }
 
 /// Readable once SIGTERM or SIGINT has come.
-fn stop_signals() -> io::Result<UnixStream> {
-    let (stop, raised) = UnixStream::pair()?;
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::low_level::pipe::register(signal, raised.try_clone()?)?;
-    }
-    Ok(stop)
+pub(crate) fn stop_signals() -> Result<UnixStream> {
+    let register = || {
+        let (stop, raised) = UnixStream::pair()?;
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::low_level::pipe::register(signal, raised.try_clone()?)?;
+        }
+        Ok(stop)
+    };
+    register().map_err(Failure::Device)
 }
 
 /// Until there is something to do; false if that is to stop. An idle daemon sleeps.
-fn wait(transport: &Transport, worker: &Worker, stop: &UnixStream, hid: &Hid) -> Result<bool> {
+fn wait(transport: &Transport, worker: &Worker, ends: &[End<'_>], hid: &Hid) -> Result<bool> {
     let left = hid.deadline().map(|at| at.saturating_sub(worker.started.elapsed()));
     // Rounded up, or it would wake too early and find nothing to do.
     let timeout = left.and_then(|left| Timespec::try_from(left + Duration::from_millis(1)).ok());
-    let mut fds = vec![PollFd::new(stop, PollFlags::IN), PollFd::new(&worker.news, PollFlags::IN)];
+    let mut fds: Vec<_> = ends.iter().map(End::fd).collect();
+    fds.push(PollFd::new(&worker.news, PollFlags::IN));
     fds.extend(transport.fds());
     match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(fds.first().is_none_or(|stop| stop.revents().is_empty())),
+        Ok(_) | Err(Errno::INTR) => Ok(fds.iter().take(ends.len()).all(|end| end.revents().is_empty())),
         Err(e) => Err(Failure::Device(e.into())),
     }
 }

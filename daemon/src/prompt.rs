@@ -6,10 +6,13 @@ pub(crate) mod process;
 mod texts;
 mod wire;
 
+use std::os::unix::net::UnixStream;
+
 use ctap::{Ask, Declined};
 use vault_core::{TriesLeft, container::Account, pin::Pin, webauthn::UserPresent};
 
 use self::{
+    line::Line,
     process::PromptProcess,
     wire::{Answer, Question},
 };
@@ -24,25 +27,33 @@ use crate::{
 pub(crate) enum Prompt {
     /// Nobody is asked, and everything is approved.
     Auto(Option<auto::AutoPin>),
-    /// Another process runs a pinentry program.
-    Pinentry(PromptProcess),
+    /// Another process asks: one of our own, or one that came to us.
+    Line(Line, #[expect(dead_code, reason = "it ends with this")] Option<PromptProcess>),
 }
 
 impl Prompt {
     pub(crate) fn new(args: &Args, vaults: &DirVault) -> Result<Self> {
         match args.prompt {
-            How::Pinentry => PromptProcess::start().map(Self::Pinentry),
+            How::Pinentry => {
+                let (line, process) = PromptProcess::start()?;
+                Ok(Self::Line(line, Some(process)))
+            }
             How::Auto if !vaults.is_software() => Err(Failure::AutoWithRealTpm),
             How::Auto => Ok(Self::Auto(args.pin_fd.map(auto::AutoPin::read).transpose()?)),
         }
     }
 
+    /// Whoever is at the other end asks.
+    pub(crate) fn at(line: UnixStream) -> Result<Self> {
+        Ok(Self::Line(process::line_to(line)?, None))
+    }
+
     pub(crate) fn confirm(&mut self, ask: &Ask<'_>, cancelled: &Signal) -> Result<UserPresent, Declined> {
         match self {
             Self::Auto(_) => Ok(UserPresent::confirmed()),
-            Self::Pinentry(process) => {
+            Self::Line(line, _) => {
                 let question = Question::Confirm { text: texts::question(ask) };
-                process.line.ask(question, cancelled, |answer| match answer {
+                line.ask(question, cancelled, |answer| match answer {
                     Answer::Confirmed => Some(UserPresent::confirmed()),
                     _ => None,
                 })
@@ -57,9 +68,9 @@ impl Prompt {
     ) -> Result<(usize, UserPresent), Declined> {
         match self {
             Self::Auto(_) => Ok((0, UserPresent::confirmed())),
-            Self::Pinentry(process) => {
+            Self::Line(line, _) => {
                 let texts = accounts.iter().map(|account| texts::sign_in(account)).collect();
-                process.line.ask(Question::Choose { texts }, cancelled, |answer| match answer {
+                line.ask(Question::Choose { texts }, cancelled, |answer| match answer {
                     Answer::Chosen(at) if *at < accounts.len() => Some((*at, UserPresent::confirmed())),
                     _ => None,
                 })
@@ -78,10 +89,10 @@ impl Prompt {
                 let pin = pin.as_ref().and_then(auto::AutoPin::pin).ok_or(Declined::No)?;
                 Ok((pin, UserPresent::confirmed()))
             }
-            Self::Pinentry(process) => {
+            Self::Line(line, _) => {
                 let tries_left = tries.map(TriesLeft::count);
                 let question = Question::Pin { text: texts::question(ask), tries_left };
-                let typed = process.line.ask(question, cancelled, |answer| match answer {
+                let typed = line.ask(question, cancelled, |answer| match answer {
                     Answer::Pin(typed) => Some(Pin::new(typed)),
                     _ => None,
                 })?;

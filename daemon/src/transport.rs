@@ -6,7 +6,7 @@ mod uhid;
 use std::io;
 
 use ctap::hid::Packet;
-use rustix::event::PollFd;
+use rustix::{event::PollFd, process::Uid};
 
 use crate::{args::Hid, failure::Result};
 
@@ -17,10 +17,11 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    pub(crate) fn open(hid: &Hid) -> Result<Self> {
+    /// For this user alone.
+    pub(crate) fn open(hid: &Hid, user: Uid) -> Result<Self> {
         match hid {
-            Hid::Uhid => Ok(Self::Uhid(uhid::Uhid::create()?)),
-            Hid::Seqpacket(path) => Ok(Self::Seqpacket(seqpacket::Seqpacket::listen(path)?)),
+            Hid::Uhid => Ok(Self::Uhid(uhid::Uhid::create(user)?)),
+            Hid::Seqpacket(path) => Ok(Self::Seqpacket(seqpacket::Seqpacket::listen(path, user)?)),
         }
     }
 

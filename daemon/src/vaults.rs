@@ -1,11 +1,8 @@
-use std::{
-    path::PathBuf,
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::PathBuf;
 
 use ctap::Vaults;
 use getrandom::{SysRng, rand_core::UnwrapErr};
+use passhold::patiently;
 use tpm_backend::{Tpm, swtpm::Swtpm};
 use vault_core::{
     OpenError, Vault, VaultError,
@@ -14,21 +11,15 @@ use vault_core::{
     pin::PinMaterial,
 };
 
-use crate::{
-    args::Args,
-    failure::{Failure, Result},
-};
+use crate::failure::{Failure, Result};
 
 /// Not a TCTI string: a software TPM of this vault's own.
 const PRIVATE_SWTPM: &str = "swtpm";
 
-/// How long to wait for a passhold that uses the vault, and how often to look.
-const PATIENCE: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
 /// One folder's vault in one TPM.
 pub(crate) struct DirVault {
     dir: PathBuf,
+    address: String,
     // Before the software TPM: what is loaded there is flushed first.
     tpm: Tpm,
     kind: TpmKind,
@@ -38,26 +29,31 @@ pub(crate) struct DirVault {
 }
 
 impl DirVault {
-    pub(crate) fn open(args: &Args) -> Result<Self> {
-        let private = args.tpm == PRIVATE_SWTPM;
+    pub(crate) fn open(dir: PathBuf, tpm: &str) -> Result<Self> {
+        let private = tpm == PRIVATE_SWTPM;
         let swtpm = if private {
             crate::say(
                 &"warning: --tpm swtpm is a program, and nothing protects its keys; for development and tests only",
             );
-            Some(Swtpm::start(&args.vault.join(PRIVATE_SWTPM)).map_err(Failure::Swtpm)?)
+            Some(Swtpm::start(&dir.join(PRIVATE_SWTPM)).map_err(Failure::Swtpm)?)
         } else {
             None
         };
-        let address = swtpm.as_ref().map_or_else(|| args.tpm.clone(), Swtpm::tcti);
+        let address = swtpm.as_ref().map_or_else(|| tpm.to_owned(), Swtpm::tcti);
         let mut tpm = Tpm::new(address.parse().map_err(Failure::Address)?).keeping();
         let kind = tpm.status(None).map_err(Failure::Tpm)?.kind;
-        match vault_core::clear_remains(&args.vault, &mut tpm) {
+        match vault_core::clear_remains(&dir, &mut tpm) {
             // A passhold that is at work there leaves no remains.
             Err(e) if !e.is_busy() => crate::report(&e),
             _ => {}
         }
         tpm.park();
-        Ok(Self { dir: args.vault.clone(), tpm, kind, lock: None, _swtpm: swtpm })
+        Ok(Self { dir, address, tpm, kind, lock: None, _swtpm: swtpm })
+    }
+
+    /// Where its TPM is, also for others in this process.
+    pub(crate) fn address(&self) -> String {
+        self.address.clone()
     }
 
     pub(crate) fn is_software(&self) -> bool {
@@ -103,16 +99,5 @@ impl Vaults for DirVault {
 
     fn kind(&mut self) -> Result<TpmKind, KeyStoreError> {
         Ok(self.kind)
-    }
-}
-
-/// Repeats `attempt` while it is refused because another passhold is at work.
-fn patiently<T, E>(mut attempt: impl FnMut() -> Result<T, E>, busy: impl Fn(&E) -> bool) -> Result<T, E> {
-    let started = Instant::now();
-    loop {
-        match attempt() {
-            Err(e) if busy(&e) && started.elapsed() < PATIENCE => thread::sleep(LOOK_EVERY),
-            result => return result,
-        }
     }
 }

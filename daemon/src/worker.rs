@@ -26,7 +26,6 @@ use vault_core::{
 };
 
 use crate::{
-    args::Args,
     failure::{Failure, Result},
     prompt::Prompt,
     vaults::DirVault,
@@ -101,8 +100,7 @@ impl AsFd for Signal {
 }
 
 impl Worker {
-    pub(crate) fn start(vaults: DirVault, prompt: Prompt, args: &Args) -> Result<Self> {
-        let policy = PinPolicy::with_min_length(args.min_pin_length).ok_or(Failure::MinPinLength)?;
+    pub(crate) fn start(vaults: DirVault, prompt: Prompt, policy: PinPolicy) -> Result<Self> {
         let (jobs, todo) = channel();
         let (tell, told) = channel();
         let (news, started) = (Signal::new()?, Instant::now());
@@ -155,7 +153,6 @@ fn work(
                 authenticator.forget_expired(now);
                 if ready_until.take_if(|at| *at <= now).is_some() {
                     vaults.release();
-                    thread::sleep(TURN);
                 }
                 continue;
             }

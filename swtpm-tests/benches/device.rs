@@ -1,6 +1,9 @@
 //! How long the device takes from a request to its reply beyond the TPM, libtss2 and the key derivation, and what it needs when
 //! nobody asks it anything. Ends with an error where that is more than the design allows.
 #![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,

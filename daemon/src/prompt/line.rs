@@ -16,7 +16,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::wire::{self, Answer, LENGTH, LONGEST_ANSWER, LONGEST_QUESTION, Numbered, Question};
 
-pub(super) struct Line {
+pub(crate) struct Line {
     /// None once something came that was no answer: nothing that follows could be told apart any more.
     socket: Option<UnixStream>,
     /// What has come of the next answer. It never grows beyond what it was made for, so no copy of a PIN stays behind.

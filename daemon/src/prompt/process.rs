@@ -2,6 +2,7 @@
 //! to the daemon, and it ends with it.
 
 use std::{
+    ffi::OsStr,
     io::{self, Write},
     os::unix::{net::UnixStream, process::CommandExt},
     process::{Child, Command, Stdio},
@@ -24,20 +25,24 @@ pub(crate) const COMMAND: &str = "prompt";
 /// pinentry gives up earlier; this is for a process that does not answer at all.
 const PATIENCE: Duration = Duration::from_secs(pinentry::PATIENCE.as_secs() + 5);
 
-/// The process, and the line to it.
+/// The process. It is killed on drop.
 pub(crate) struct PromptProcess {
-    pub(super) line: Line,
     child: Child,
 }
 
+/// A line to whoever asks at its other end.
+pub(super) fn line_to(socket: UnixStream) -> Result<Line> {
+    Line::new(socket, PATIENCE).map_err(Failure::Prompt)
+}
+
 impl PromptProcess {
-    pub(super) fn start() -> Result<Self> {
+    pub(super) fn start() -> Result<(Line, Self)> {
         let start = || {
             let (ours, its) = UnixStream::pair()?;
             let line = Line::new(ours, PATIENCE)?;
             let mut command = Command::new("/proc/self/exe");
             command.arg0("passholdd").arg(COMMAND).stdin(Stdio::from(rustix::fd::OwnedFd::from(its)));
-            Ok(Self { line, child: command.stdout(Stdio::null()).spawn()? })
+            Ok((line, Self { child: command.stdout(Stdio::null()).spawn()? }))
         };
         start().map_err(Failure::Prompt)
     }
@@ -50,14 +55,18 @@ impl Drop for PromptProcess {
     }
 }
 
-/// Asks what the daemon wants asked, until it is gone.
-pub(crate) fn serve() -> Result<()> {
+/// Asks what the daemon wants asked, until it is gone: the one that started this, or the one behind `socket`.
+pub(crate) fn serve(socket: Option<&OsStr>) -> Result<()> {
     tpm_backend::prepare_process().map_err(Failure::Exposed)?;
-    serve_on(&own_line().map_err(Failure::Prompt)?).map_err(Failure::Prompt)
-}
-
-fn own_line() -> io::Result<UnixStream> {
-    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+    let line = || match socket {
+        None => Ok(io::stdin().as_fd().try_clone_to_owned()?.into()),
+        Some(path) => {
+            let mut line = UnixStream::connect(path)?;
+            passhold::ipc::offer_to_prompt(&mut line)?;
+            Ok(line)
+        }
+    };
+    line().and_then(|line| serve_on(&line)).map_err(Failure::Prompt)
 }
 
 fn serve_on(mut line: &UnixStream) -> io::Result<()> {

@@ -7,13 +7,10 @@ use ctap::hid::{PACKET, Packet};
 use rustix::{
     event::{PollFd, PollFlags},
     fd::OwnedFd,
-    fs::{FileType, Mode, chmod, lstat, rename, unlink},
+    fs::Mode,
     io::Errno,
-    net::{
-        AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
-        connect, listen, recv, send, socket_with, sockopt::socket_peercred,
-    },
-    process::getuid,
+    net::{RecvFlags, SendFlags, SocketFlags, SocketType, accept_with, recv, send, sockopt::socket_peercred},
+    process::Uid,
 };
 
 use crate::failure::{Failure, Result};
@@ -21,14 +18,17 @@ use crate::failure::{Failure, Result};
 /// A Unix socket in place of /dev/hidraw: one report a message, and each client sees all reports, as there.
 pub(crate) struct Seqpacket {
     path: PathBuf,
+    user: Uid,
     listener: OwnedFd,
     clients: Vec<OwnedFd>,
 }
 
 impl Seqpacket {
-    pub(crate) fn listen(path: &Path) -> Result<Self> {
-        let listener = make(path).map_err(|e| Failure::Socket { path: path.to_owned(), source: e.into() })?;
-        Ok(Self { path: path.to_owned(), listener, clients: Vec::new() })
+    pub(crate) fn listen(path: &Path, user: Uid) -> Result<Self> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        let listener = crate::socket::listen(path, SocketType::SEQPACKET, mode)
+            .map_err(|e| Failure::Socket { path: path.to_owned(), source: e.into() })?;
+        Ok(Self { path: path.to_owned(), user, listener, clients: Vec::new() })
     }
 
     pub(crate) fn fds(&self) -> Vec<PollFd<'_>> {
@@ -62,7 +62,7 @@ impl Seqpacket {
         loop {
             match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(client) => {
-                    if socket_peercred(&client)?.uid == getuid() {
+                    if socket_peercred(&client)?.uid == self.user {
                         self.clients.push(client);
                     }
                 }
@@ -79,35 +79,4 @@ impl Drop for Seqpacket {
     fn drop(&mut self) {
         fs::remove_file(&self.path).ok();
     }
-}
-
-fn socket() -> Result<OwnedFd, Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-}
-
-/// A socket that is there only once it listens, so that whoever finds it gets through.
-fn make(path: &Path) -> Result<OwnedFd, Errno> {
-    let address = SocketAddrUnix::new(path)?;
-    match lstat(path) {
-        Err(Errno::NOENT) => {}
-        Err(e) => return Err(e),
-        Ok(found) if FileType::from_raw_mode(found.st_mode) != FileType::Socket => return Err(Errno::EXIST),
-        // A daemon that was killed leaves its socket; nobody answers there.
-        Ok(_) => match connect(&socket()?, &address) {
-            Err(Errno::CONNREFUSED) => {}
-            _ => return Err(Errno::ADDRINUSE),
-        },
-    }
-    let draft = path.with_extension("draft");
-    match unlink(&draft) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(e) => return Err(e),
-    }
-    let listener = socket()?;
-    bind(&listener, &SocketAddrUnix::new(&draft)?)?;
-    chmod(&draft, Mode::RUSR | Mode::WUSR)?;
-    listen(&listener, 16)?;
-    rename(&draft, path)?;
-    Ok(listener)
 }

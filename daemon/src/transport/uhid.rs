@@ -10,7 +10,7 @@ use ctap::hid::{PACKET, Packet};
 use rustix::{
     event::{PollFd, PollFlags},
     fs::OFlags,
-    process::getuid,
+    process::Uid,
 };
 
 use crate::failure::{Failure, Result};
@@ -46,7 +46,7 @@ pub(crate) struct Uhid {
 }
 
 impl Uhid {
-    pub(crate) fn create() -> Result<Self> {
+    pub(crate) fn create(user: Uid) -> Result<Self> {
         let nonblocking = i32::from_ne_bytes(OFlags::NONBLOCK.bits().to_ne_bytes());
         let file = OpenOptions::new()
             .read(true)
@@ -55,7 +55,7 @@ impl Uhid {
             .open("/dev/uhid")
             .map_err(Failure::Uhid)?;
         let mut uhid = Self { file };
-        uhid.file.write_all(&create_event()).map_err(Failure::Uhid)?;
+        uhid.file.write_all(&create_event(user)).map_err(Failure::Uhid)?;
         Ok(uhid)
     }
 
@@ -109,7 +109,7 @@ fn output_report(payload: &[u8]) -> Option<Packet> {
     report.try_into().ok().map(Packet)
 }
 
-fn create_event() -> Vec<u8> {
+fn create_event(user: Uid) -> Vec<u8> {
     let text = |text: &str, len: usize| {
         let mut field = text.as_bytes().to_vec();
         field.resize(len, 0);
@@ -123,7 +123,7 @@ fn create_event() -> Vec<u8> {
         text("Passhold", 128),
         text("passholdd", 64),
         // What a udev rule knows the user by whose device this is.
-        text(&getuid().as_raw().to_string(), 64),
+        text(&user.as_raw().to_string(), 64),
         descriptor_size.to_ne_bytes().to_vec(),
         BUS_USB.to_ne_bytes().to_vec(),
         VENDOR.to_ne_bytes().to_vec(),

@@ -97,8 +97,6 @@ fn subcommands_refuse() {
         let request = map([(1.into(), subcommand.into())]);
         bench.refuses("6.11 step 1", COMMAND, &request, Status::InvalidParameter);
     }
-    let toggled = token.configure(&toggle_always_uv());
-    bench.refuses("6.11.3, it cannot be off", COMMAND, &toggled, Status::OperationDenied);
     for length in [0, 5, 64, u64::MAX] {
         let request = token.configure(&minimum(length));
         bench.refuses("6.11.4, the minimum", COMMAND, &request, Status::PinPolicyViolation);

@@ -107,6 +107,7 @@ impl AuthenticatorData {
         Self(data)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "a proof is spent")]
     pub(crate) fn for_registration(
         rp_id: &RpId,
         kind: TpmKind,
