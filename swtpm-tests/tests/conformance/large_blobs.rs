@@ -18,18 +18,22 @@ const EMPTY: [u8; 17] =
     [0x80, 0x76, 0xbe, 0x8b, 0x52, 0x8d, 0x00, 0x75, 0xf7, 0xaa, 0xe9, 0x8d, 0x6f, 0xa5, 0x7a, 0x6d, 0x3c];
 
 /// An array with its checksum: `len` bytes.
+fn number(n: usize) -> Value {
+    u64::try_from(n).unwrap().into()
+}
+
 fn array(len: usize, fill: u8) -> Vec<u8> {
     let content = vec![fill; len - 16];
     [content.as_slice(), &Sha256::digest(&content)[..16]].concat()
 }
 
 fn get(count: usize, offset: usize) -> Value {
-    map([(1.into(), (count as u64).into()), (3.into(), (offset as u64).into())])
+    map([(1.into(), number(count)), (3.into(), number(offset))])
 }
 
 fn set(fragment: &[u8], offset: usize, length: Option<usize>) -> Value {
-    let request = map([(2.into(), Value::Bytes(fragment.to_vec())), (3.into(), (offset as u64).into())]);
-    with(&request, 4, length.map(|length| Value::from(length as u64)))
+    let request = map([(2.into(), Value::Bytes(fragment.to_vec())), (3.into(), number(offset))]);
+    with(&request, 4, length.map(number))
 }
 
 fn writer(bench: &mut Bench) -> Token {
@@ -170,7 +174,7 @@ fn an_array_of_any_length_is_written_and_read_in_fragments_of_any_length() {
     let mut bench = Bench::new();
     for (length, sizes) in [(17, vec![1, 16, 17]), (100, vec![7, 99]), (CAPACITY, vec![1000, CAPACITY])] {
         for (n, size) in sizes.into_iter().enumerate() {
-            let array = array(length, n as u8);
+            let array = array(length, u8::try_from(n).unwrap());
             let token = writer(&mut bench);
             write(&mut bench, &token, &array, size);
             for size in [size, MAX_FRAGMENT] {

@@ -1,6 +1,6 @@
 //! A site and the browser that shows it, over a channel of the device.
 
-use std::io;
+use std::{io, path::Path};
 
 use ciborium::Value;
 use p256::ecdsa::{Signature, VerifyingKey, signature::Verifier};
@@ -78,7 +78,11 @@ impl Passkey {
 
 impl Site {
     pub(crate) fn connect(device: &Device) -> Self {
-        Self(HidClient::connect(&device.socket()))
+        Self::at(&device.socket())
+    }
+
+    pub(crate) fn at(socket: &Path) -> Self {
+        Self(HidClient::connect(socket))
     }
 
     pub(crate) fn call(&self, command: u8, parameters: &Value) -> Answer<Value> {
