@@ -11,7 +11,7 @@ use std::{
 use swtpm_tests::Program;
 
 /// What the guest needs of this machine, beside root.
-const NEEDED: [&str; 8] = [
+const NEEDED: [&str; 11] = [
     "/usr/bin/qemu-system-x86_64",
     "/bin/busybox",
     "/usr/bin/fido2-token",
@@ -20,6 +20,9 @@ const NEEDED: [&str; 8] = [
     "/lib/systemd/systemd-udevd",
     "/usr/bin/chromium",
     "/usr/bin/firefox-esr",
+    "/usr/bin/Xvfb",
+    "/usr/bin/xdotool",
+    "/usr/bin/scrot",
 ];
 
 /// Runs a script of the lab in a guest; it must have said `claims` things.
@@ -58,6 +61,15 @@ fn guest_with(options: &[&str], script: &str, arguments: &[&str], claims: usize)
     assert_eq!(said.lines().count(), claims, "{said}");
 }
 
+/// The same, with a picture that is kept in `target/browsers/`. `arguments` come before its path.
+fn guest_with_picture(name: &str, udev: &[&str], script: &str, arguments: &[&str], claims: usize) {
+    let pictures = target().join("browsers");
+    fs::create_dir_all(&pictures).unwrap();
+    let picture = pictures.join(name).with_extension("png");
+    let options = [udev, &["--share", pictures.to_str().unwrap()]].concat();
+    guest_with(&options, script, &[arguments, &[picture.to_str().unwrap()]].concat(), claims);
+}
+
 fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("it shares this machine's files with the guest, which takes root".to_owned());
@@ -68,15 +80,6 @@ fn missing() -> Option<String> {
 
 fn target() -> PathBuf {
     env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()
-}
-
-/// What it showed at its end stays in `target/browsers/`.
-fn browser(name: &str) {
-    let pictures = target().join("browsers");
-    fs::create_dir_all(&pictures).unwrap();
-    let picture = pictures.join(name).with_extension("png");
-    let options = ["--udev", "--share", pictures.to_str().unwrap()];
-    guest_with(&options, "browser.sh", &[name, picture.to_str().unwrap()], 6);
 }
 
 #[test]
@@ -91,10 +94,15 @@ fn the_terminal_uses_real_device_nodes_and_says_where_it_cannot() {
 
 #[test]
 fn chromium_registers_and_signs_in() {
-    browser("chromium");
+    guest_with_picture("chromium", &["--udev"], "browser.sh", &["chromium"], 6);
 }
 
 #[test]
 fn firefox_registers_and_signs_in() {
-    browser("firefox");
+    guest_with_picture("firefox", &["--udev"], "browser.sh", &["firefox"], 6);
+}
+
+#[test]
+fn chromium_asks_a_new_user_for_a_pin_in_its_own_window() {
+    guest_with_picture("dialog", &[], "dialog.sh", &[], 5);
 }
