@@ -32,7 +32,7 @@ lab:
 # libFuzzer on every parser, each for so long. What sanitizers need of a nightly compiler is left out. A finding is put beside
 # the corpus and ends it.
 FUZZ_SECONDS ?= 600
-FUZZ_TARGETS := hid ctap webauthn_json account
+FUZZ_TARGETS := hid ctap webauthn_json account settings ipc
 HOST := x86_64-unknown-linux-gnu
 COVERAGE := --cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -151,7 +151,7 @@ impl Call {
 }
 
 /// What a program says first; `stream` should not wait for ever.
-pub fn hello(stream: &mut UnixStream) -> io::Result<Hello> {
+pub fn hello(stream: &mut impl Read) -> io::Result<Hello> {
     receive(stream)
 }
 
@@ -221,7 +221,7 @@ fn send(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
 }
 
 /// A message, whose length is believed only as far as it comes.
-fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<T> {
+fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u64::from(u32::from_be_bytes(length));
