@@ -106,3 +106,8 @@ fn firefox_registers_and_signs_in() {
 fn chromium_asks_a_new_user_for_a_pin_in_its_own_window() {
     guest_with_picture("dialog", &[], "dialog.sh", &[], 5);
 }
+
+#[test]
+fn the_service_gives_each_user_a_device_and_a_vault_of_his_own() {
+    guest_with(&["--udev"], "service.sh", &[], 14);
+}

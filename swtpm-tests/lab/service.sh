@@ -1,0 +1,92 @@
+#!/bin/bash
+# Inside the guest, with udev: passholdd as a system service on /dev/tpmrm0 and /dev/uhid, for users who may use neither.
+# Usage: service.sh FOLDER, where the programs are. Says each claim that holds; the first that does not ends it.
+set -euo pipefail
+
+programs=$1
+lab=$(dirname "$0")
+pin=493817205
+alice=31001 bob=31002 daemon_user=31000
+export HOME=/tmp/home
+mkdir -p $HOME
+cd $HOME
+
+claim() { # claim WHAT COMMAND...
+    local what=$1
+    shift
+    "$@" >output 2>&1 </dev/null || { echo "NOT: $what: $(tail -n 20 output ./*.log)"; exit 1; }
+    echo "$what"
+}
+refused() { # refused WHAT WHY COMMAND...
+    local what=$1 why=$2
+    shift 2
+    if "$@" >output 2>&1 </dev/null || ! grep -q "$why" output; then
+        echo "NOT: $what: $(cat output ./*.log)"
+        exit 1
+    fi
+    echo "$what"
+}
+as() { # as USER COMMAND...
+    local user=$1
+    shift
+    setpriv --reuid "$user" --regid "$user" --clear-groups "$@"
+}
+
+# What the package does: the rule, and a user who is the only one to have the TPM and uhid.
+cp "$lab/../../packaging/70-passhold.rules" /etc/udev/rules.d/
+udevadm control --reload
+chown $daemon_user /dev/tpmrm0 /dev/uhid
+chmod 600 /dev/tpmrm0 /dev/uhid
+install -d -o $daemon_user -m 755 /run/passhold
+install -d -o $daemon_user -m 700 /var/lib/passhold
+as $daemon_user "$programs/passholdd" --system >daemon.log 2>&1 &
+daemon=$!
+up() { for _ in $(seq 100); do [ -S /run/passhold/socket ] && return; sleep 0.1; done; false; }
+claim "the service comes up" up
+
+passhold() { # passhold USER ARGUMENTS...
+    local user=$1
+    shift
+    as "$user" "$programs/passhold" --pin-fd 3 "$@" 3<<<$pin
+}
+refused "its user's TPM is not Alice's" "no permission" passhold $alice --direct --tpm device:/dev/tpmrm0 setup
+claim "by its socket, which passhold finds, she sets up" passhold $alice setup
+claim "and so does Bob" passhold $bob setup
+
+mkdir programs
+cat >programs/pinentry <<END
+#!/bin/sh
+echo "OK Pleased to meet you"
+while read -r line; do
+    case \$line in
+    GETPIN) printf 'D %s\nOK\n' $pin ;;
+    *) echo OK ;;
+    esac
+done
+END
+chmod 755 programs/pinentry
+# Who asks her, in her session.
+PATH=$HOME/programs as $alice "$programs/passholdd" prompt /run/passhold/socket 2>prompt.log &
+asker=$!
+hers() {
+    udevadm wait --timeout=20 --initialized=true /dev/hidraw0
+    [ "$(stat -c '%u %a' /dev/hidraw0)" = "$alice 600" ]
+}
+claim "while somebody asks her she has a device, and she alone" hers
+refused "Bob does not open it" "" as $bob sh -c 'exec 3<>/dev/hidraw0'
+claim "libfido2 lists it for her" as $alice sh -c 'fido2-token -L | grep -q vendor=0x1209'
+claim "and reads her vault's" as $alice sh -c 'fido2-token -I /dev/hidraw0 | grep -q clientPin'
+
+mkdir -m 700 key
+chown $alice key
+claim "ssh-keygen makes a key on it" as $alice env HOME=$HOME/key ssh-keygen -q -t ecdsa-sk -N '' -f $HOME/key/id
+counted() { [ "$(passhold "$1" --json list 2>/dev/null | grep -o '"id"' | wc -l)" = "$2" ]; }
+claim "which her terminal lists" counted $alice 1
+claim "and Bob's does not" counted $bob 0
+
+kill $asker
+gone() { for _ in $(seq 50); do [ -e /dev/hidraw0 ] || return 0; sleep 0.1; done; false; }
+claim "the device goes when nobody asks her any more" gone
+kill $daemon
+ends() { wait $daemon; }
+claim "asked to end, the service ends" ends
