@@ -99,7 +99,7 @@ impl Bench {
         self.measure("list", 0, &|vault| drop(vault.accounts().unwrap()));
         self.measure("sign", 1, &|vault| sign(vault, "example.org"));
         let change = |vault: &mut Vault<'_>| {
-            vault.unlock(&pin(PIN)).unwrap().change_pin(&pin(PIN), &mut rng()).unwrap()
+            vault.unlock(&pin(PIN)).unwrap().change_pin(&pin(PIN), &mut rng()).unwrap();
         };
         self.measure("PIN change", 2, &change);
     }
