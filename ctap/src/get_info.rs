@@ -20,7 +20,13 @@ const CREDENTIAL_ID_LENGTH: usize = 32;
 pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Value> {
     let protected = env.vaults.exist();
     let kind = env.vaults.kind()?;
-    let settings = env.settings()?;
+    // A vault that cannot be opened can still be reset, by a platform that knows what it has before it.
+    let settings = env.settings().unwrap_or_else(|failure| {
+        if let Some(cause) = failure.cause {
+            (env.report)(cause.as_ref());
+        }
+        Settings::default()
+    });
     let options = map([
         ("rk", Some(true.into())),
         ("up", Some(true.into())),
