@@ -195,3 +195,17 @@ fn terminal_and_device_share_one_vault() {
     passhold.call(["list"]).run().expect_code(4);
     device.stop();
 }
+
+#[test]
+fn a_person_who_thinks_at_the_terminal_keeps_no_platform_from_knowing_the_device() {
+    let tpm = TestTpm::start().unwrap();
+    let passhold = Passhold::with_vault(&tpm);
+    let device = Device::start(&passhold.vault(), &tpm.tcti(), PIN);
+    let mut terminal = passhold.call(["pin", "change"]).on_terminal();
+    terminal.wait_for("PIN: ");
+    let client = HidClient::connect(&device.socket());
+    let started = std::time::Instant::now();
+    assert_eq!(client.call(0x10, &[0x04]).1[0], 0);
+    assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
+    device.stop();
+}
