@@ -17,7 +17,7 @@ use crate::{
     credential_management::{self, Listing},
     failure::Result,
     get_assertion::{self, NextAssertions},
-    get_info,
+    get_info::{self, PinDemands},
     large_blobs::{self, Pending},
     make_credential,
     parameters::PinUvAuth,
@@ -36,6 +36,11 @@ pub trait Vaults {
 
     /// Opens it, waiting for others that use it. It may be kept from them until it is released.
     fn open(&mut self) -> Result<Vault<'_>, OpenError>;
+
+    /// Opens it, unless somebody else uses it right now.
+    fn open_at_once(&mut self) -> Result<Vault<'_>, OpenError> {
+        self.open()
+    }
 
     /// Lets others use it.
     fn release(&mut self) {}
@@ -71,6 +76,7 @@ pub struct Authenticator {
     pub(crate) policy: PinPolicy,
     pub(crate) agreement: KeyAgreement,
     pub(crate) token: Option<Token>,
+    pub(crate) last_known: PinDemands,
     wrong_in_a_row: u8,
     next: Option<Next>,
 }
@@ -86,7 +92,14 @@ impl Authenticator {
     /// One that has just been started.
     pub fn new(policy: PinPolicy, rng: &mut dyn CryptoRng) -> Self {
         let agreement = KeyAgreement::generate(rng);
-        Self { policy, agreement, token: None, wrong_in_a_row: 0, next: None }
+        Self {
+            policy,
+            agreement,
+            token: None,
+            last_known: PinDemands::default(),
+            wrong_in_a_row: 0,
+            next: None,
+        }
     }
 
     /// Answers a request: a command byte and its parameters in, a status byte and what it yields out.

@@ -43,9 +43,14 @@ impl Map {
     }
 
     /// The map again, as it is encoded.
+    #[expect(clippy::expect_used, reason = "encoding to memory")]
     pub(crate) fn encoded(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode(&Value::Map(self.0.clone()), &mut bytes);
+        Encoder::from(&mut bytes).push(Header::Map(Some(self.0.len()))).expect("a Vec takes all writes");
+        for (key, value) in &self.0 {
+            encode(key, &mut bytes);
+            encode(value, &mut bytes);
+        }
         bytes
     }
 

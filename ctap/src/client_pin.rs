@@ -5,7 +5,7 @@ use std::{rc::Rc, slice};
 use ciborium::Value;
 use vault_core::{
     PIN_LIMIT, Secret, UnlockError, Unlocked,
-    container::{PersistentToken, Settings},
+    container::PersistentToken,
     keystore::KeyStoreError,
     pin::{self, Pin, PinMaterial, PinPolicy, PinSecrets},
     secret_from,
@@ -213,13 +213,12 @@ fn give_token(
     env: &mut Env<'_>,
 ) -> Result<Value> {
     let Verification { unlock, present } = verification;
-    let settings = env.settings()?;
     // §6.5.5.7: there is one thing that this PIN is still good for.
-    if settings.pin_change_due {
+    if env.settings()?.pin_change_due {
         return Err(Status::PinPolicyViolation.into());
     }
     if scope.0 == Permissions::LIST_CREDENTIALS {
-        let token = persistent_token(settings, &unlock, env)?;
+        let token = persistent_token(&unlock, env)?;
         return Ok(map([(0x02, bytes(shared.encrypt(&[token], env.rng)))]));
     }
     // A new passkey is confirmed with its account's name, which nobody has said yet.
@@ -231,14 +230,17 @@ fn give_token(
 }
 
 /// The persistentPinUvAuthToken (§6.5.2.2), made when it is first asked for.
-fn persistent_token(mut settings: Settings, unlock: &PinSecrets, env: &mut Env<'_>) -> Result<Secret> {
+fn persistent_token(unlock: &PinSecrets, env: &mut Env<'_>) -> Result<Secret> {
+    // Read where it is written: nobody else's change comes between.
+    let mut vault = env.vaults.open()?;
+    let mut settings = vault.settings()?;
     let token = if let Some(token) = &settings.persistent_token {
         token.clone()
     } else {
         let mut token = PersistentToken([0; 32]);
         env.rng.fill_bytes(&mut token.0);
         settings.persistent_token = Some(token.clone());
-        env.vaults.open()?.unlock_with(unlock)?.configure(&settings, env.rng)?;
+        vault.unlock_with(unlock)?.configure(&settings, env.rng)?;
         token
     };
     Ok(secret_from(|out| out.copy_from_slice(&token.0)))

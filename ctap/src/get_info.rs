@@ -1,6 +1,7 @@
 use ciborium::Value;
 use vault_core::{
-    container::{Extras, Settings},
+    OpenError,
+    container::{ContainerError, Extras, Settings},
     webauthn::aaguid,
 };
 
@@ -16,11 +17,21 @@ use crate::{
 /// Credential IDs are 32 random bytes.
 const CREDENTIAL_ID_LENGTH: usize = 32;
 
-/// authenticatorGetInfo (CTAP 2.2 §6.4).
-pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Value> {
+/// What is asked of a PIN, as it was last read.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct PinDemands {
+    min_length: usize,
+    change_due: bool,
+}
+
+/// authenticatorGetInfo (CTAP 2.2 §6.4). It waits for nobody, and a vault that cannot be opened can still be reset, by a platform
+/// that knows what it has before it.
+pub(crate) fn run(authenticator: &mut Authenticator, env: &mut Env<'_>) -> Result<Value> {
     let protected = env.vaults.exist();
     let kind = env.vaults.kind()?;
-    let settings = env.settings()?;
+    let demands = if protected { demands(env) } else { Some(PinDemands::default()) };
+    authenticator.last_known = demands.unwrap_or(authenticator.last_known);
+    let PinDemands { min_length, change_due } = authenticator.last_known;
     let options = map([
         ("rk", Some(true.into())),
         ("up", Some(true.into())),
@@ -51,8 +62,8 @@ pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Va
         (0x09, Some(Value::Array(vec!["usb".into()]))),
         (0x0a, Some(Value::Array(vec![es256()]))),
         (0x0b, uint(Settings::MAX_LARGE_BLOBS)),
-        (0x0c, Some(settings.pin_change_due.into())),
-        (0x0d, uint(authenticator.policy.at_least(settings.min_pin_length).min_length())),
+        (0x0c, Some(change_due.into())),
+        (0x0d, uint(authenticator.policy.at_least(min_length).min_length())),
         (0x0f, uint(Extras::MAX_BLOB)),
         (0x10, uint(Settings::MAX_RP_IDS)),
         // No 0x14, how many more passkeys there is room for: it would tell without a PIN how many there are.
@@ -60,4 +71,17 @@ pub(crate) fn run(authenticator: &Authenticator, env: &mut Env<'_>) -> Result<Va
         // pinComplexityPolicy: sequences, repeats and the commonest PINs are refused.
         (0x1b, Some(true.into())),
     ]))
+}
+
+/// What the vault says of it, if it can be asked.
+fn demands(env: &mut Env<'_>) -> Option<PinDemands> {
+    let settings = match env.vaults.open_at_once() {
+        Ok(vault) => vault.settings().map_err(|e| (env.report)(&e)).ok()?,
+        Err(OpenError::Container(ContainerError::Busy { .. })) => return None,
+        Err(e) => {
+            (env.report)(&e);
+            return None;
+        }
+    };
+    Some(PinDemands { min_length: settings.min_pin_length, change_due: settings.pin_change_due })
 }

@@ -59,6 +59,18 @@ impl DirVault {
     pub(crate) fn is_software(&self) -> bool {
         self.kind == TpmKind::Software
     }
+
+    fn container(&self) -> Result<Container, ContainerError> {
+        match self.lock.clone() {
+            Some(lock) => Container::open_locked(&self.dir, lock),
+            None => Container::open(&self.dir),
+        }
+    }
+
+    fn opened(&mut self, container: Container) -> Result<Vault<'_>, OpenError> {
+        self.lock = Some(container.lock());
+        Vault::open_container(container, &mut self.tpm)
+    }
 }
 
 impl Vaults for DirVault {
@@ -68,15 +80,14 @@ impl Vaults for DirVault {
     }
 
     fn open(&mut self) -> Result<Vault<'_>, OpenError> {
-        let container = match self.lock.clone() {
-            Some(lock) => Container::open_locked(&self.dir, lock)?,
-            None => patiently(
-                || Container::open(&self.dir),
-                |e: &ContainerError| matches!(e, ContainerError::Busy { .. }),
-            )?,
-        };
-        self.lock = Some(container.lock());
-        Vault::open_container(container, &mut self.tpm)
+        let busy = |e: &ContainerError| matches!(e, ContainerError::Busy { .. });
+        let container = patiently(|| self.container(), busy)?;
+        self.opened(container)
+    }
+
+    fn open_at_once(&mut self) -> Result<Vault<'_>, OpenError> {
+        let container = self.container()?;
+        self.opened(container)
     }
 
     fn release(&mut self) {

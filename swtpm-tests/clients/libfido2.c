@@ -1,6 +1,7 @@
 /* What a program that uses libfido2 does with the device, over passholdd's socket.
  * Usage: libfido2 SOCKET PIN. Says each claim that holds; the first that does not ends it. */
 #include <fido.h>
+#include <fido/config.h>
 #include <fido/credman.h>
 #include <fido/es256.h>
 #include <stdio.h>
@@ -103,6 +104,95 @@ static void manage(fido_dev_t *dev, const unsigned char *id, size_t id_len, cons
     claim("it cannot be deleted twice", fido_credman_del_dev_rk(dev, id, id_len, pin), FIDO_ERR_NO_CREDENTIALS);
 }
 
+/* Signs in with this passkey and these salts, one or two of 32 bytes. */
+static fido_assert_t *secrets(fido_dev_t *dev, const fido_cred_t *cred, const char *salts, const char *pin) {
+    fido_assert_t *assert = request(fido_cred_id_ptr(cred), fido_cred_id_len(cred));
+    fido_assert_set_extensions(assert, FIDO_EXT_HMAC_SECRET | FIDO_EXT_CRED_BLOB | FIDO_EXT_LARGEBLOB_KEY);
+    fido_assert_set_hmac_salt(assert, (const unsigned char *)salts, strlen(salts));
+    claim("it signs in with extensions", fido_dev_get_assert(dev, assert, pin), FIDO_OK);
+    es256_pk_t *key = es256_pk_new();
+    es256_pk_from_ptr(key, fido_cred_pubkey_ptr(cred), fido_cred_pubkey_len(cred));
+    claim("which are signed", fido_assert_verify(assert, 0, COSE_ES256, key), FIDO_OK);
+    es256_pk_free(&key);
+    return assert;
+}
+
+static void extensions(fido_dev_t *dev, const char *pin) {
+    const char *one = "a salt, of thirty-two bytes.....", *both = "a salt, of thirty-two bytes.....and another one of the same size";
+    fido_cred_t *cred = fido_cred_new();
+    fido_cred_set_extensions(cred, FIDO_EXT_HMAC_SECRET | FIDO_EXT_LARGEBLOB_KEY);
+    fido_cred_set_blob(cred, (const unsigned char *)"a blob", 6);
+    claim("a credential with extensions is made", make(dev, cred, pin, NULL, 0), FIDO_OK);
+    claim("and they are signed", fido_cred_verify_self(cred), FIDO_OK);
+
+    fido_assert_t *first = secrets(dev, cred, one, pin), *second = secrets(dev, cred, both, pin);
+    claim_count("a salt yields a secret", (int)fido_assert_hmac_secret_len(first, 0), 32);
+    claim_count("two yield two", (int)fido_assert_hmac_secret_len(second, 0), 64);
+    const unsigned char *secret = fido_assert_hmac_secret_ptr(second, 0);
+    claim_count("the same one for the same salt", memcmp(fido_assert_hmac_secret_ptr(first, 0), secret, 32), 0);
+    claim_count("and another one for another", memcmp(secret, secret + 32, 32) != 0, 1);
+    claim_count("its blob comes back", (int)fido_assert_blob_len(first, 0), 6);
+    claim_count("as it was", memcmp(fido_assert_blob_ptr(first, 0), "a blob", 6), 0);
+
+    claim_count("it has a key for a large blob", (int)fido_cred_largeblob_key_len(cred), 32);
+    const unsigned char *key = fido_assert_largeblob_key_ptr(first, 0);
+    claim_count("the same when it signs in", memcmp(fido_cred_largeblob_key_ptr(cred), key, 32), 0);
+    fido_credman_rk_t *rk = fido_credman_rk_new();
+    claim("and when it is listed", fido_credman_get_dev_rk(dev, RP, rk, pin), FIDO_OK);
+    claim_count("it is the same", memcmp(fido_cred_largeblob_key_ptr(fido_credman_rk(rk, 0)), key, 32), 0);
+    fido_credman_rk_free(&rk);
+    /* libfido2 takes none that is shorter than an AES block. */
+    const char *small = "a large blob, with the letters 0123456789";
+    unsigned char *blob = NULL, big[3800];
+    size_t len = 0;
+    claim("there is no large blob yet", fido_dev_largeblob_get(dev, key, 32, &blob, &len), FIDO_ERR_NOTFOUND);
+    claim("one is set", fido_dev_largeblob_set(dev, key, 32, (const unsigned char *)small, strlen(small), pin), FIDO_OK);
+    claim("and got", fido_dev_largeblob_get(dev, key, 32, &blob, &len), FIDO_OK);
+    claim_count("as it was", len != strlen(small) || memcmp(blob, small, len), 0);
+    free(blob);
+    for (size_t n = 0; n < sizeof big; n++) /* Nothing that compresses. */
+        big[n] = (unsigned char)((n * 2654435761u ^ n * n * 40503u) >> 7);
+    claim("a large one is set", fido_dev_largeblob_set(dev, key, 32, big, sizeof big, pin), FIDO_OK);
+    claim("and got", fido_dev_largeblob_get(dev, key, 32, &blob, &len), FIDO_OK);
+    claim_count("as it was", len != sizeof big || memcmp(blob, big, len), 0);
+    free(blob);
+    claim("not with a wrong PIN", fido_dev_largeblob_remove(dev, key, 32, "000004"), FIDO_ERR_PIN_INVALID);
+    claim("it is removed", fido_dev_largeblob_remove(dev, key, 32, pin), FIDO_OK);
+    claim("and gone", fido_dev_largeblob_get(dev, key, 32, &blob, &len), FIDO_ERR_NOTFOUND);
+    claim("its own prompt does as well", fido_dev_largeblob_set(dev, key, 32, big, 100, NULL), FIDO_OK);
+    fido_assert_free(&first);
+    fido_assert_free(&second);
+    fido_cred_free(&cred);
+}
+
+static void configure(fido_dev_t *dev, const char *pin) {
+    const char *sites[] = {RP}, *longer = "73918420";
+    claim("alwaysUv stays on", fido_dev_toggle_always_uv(dev, pin), FIDO_ERR_OPERATION_DENIED);
+    claim("a site may know the least PIN length", fido_dev_set_pin_minlen_rpid(dev, sites, 1, pin), FIDO_OK);
+    fido_cred_t *cred = fido_cred_new();
+    fido_cred_set_pin_minlen(cred, 6);
+    claim("it asks for it", make(dev, cred, pin, NULL, 0), FIDO_OK);
+    claim("is told, and that is signed", fido_cred_verify_self(cred), FIDO_OK);
+    fido_cred_free(&cred);
+    claim("it does not fall", fido_dev_set_pin_minlen(dev, 5, pin), FIDO_ERR_PIN_POLICY_VIOLATION);
+    claim("it rises", fido_dev_set_pin_minlen(dev, 8, pin), FIDO_OK);
+    fido_assert_t *assert = request(NULL, 0);
+    claim("and the PIN must be changed", fido_dev_get_assert(dev, assert, pin), FIDO_ERR_PIN_POLICY_VIOLATION);
+    claim("to a longer one", fido_dev_set_pin(dev, "7391842", pin), FIDO_ERR_PIN_POLICY_VIOLATION);
+    claim("then it is", fido_dev_set_pin(dev, longer, pin), FIDO_OK);
+    claim("and good again", fido_dev_get_assert(dev, assert, longer), FIDO_OK);
+    claim("a change is forced", fido_dev_force_pin_change(dev, longer), FIDO_OK);
+    fido_cbor_info_t *info = fido_cbor_info_new();
+    claim("of which is told", fido_dev_get_cbor_info(dev, info), FIDO_OK);
+    claim_count("with the least length", (int)fido_cbor_info_minpinlen(info), 8);
+    fido_cbor_info_free(&info);
+    claim("the PIN signs in no more", fido_dev_get_assert(dev, assert, longer), FIDO_ERR_PIN_POLICY_VIOLATION);
+    claim("the same one will not do", fido_dev_set_pin(dev, longer, longer), FIDO_ERR_PIN_POLICY_VIOLATION);
+    claim("another one does", fido_dev_set_pin(dev, "93817204", longer), FIDO_OK);
+    claim("and signs in", fido_dev_get_assert(dev, assert, "93817204"), FIDO_OK);
+    fido_assert_free(&assert);
+}
+
 int main(int argc, char **argv) {
     if (argc != 3)
         return 2;
@@ -191,6 +281,8 @@ int main(int argc, char **argv) {
     fido_dev_close(dev);
     dev = device();
     claim("and finds no credential", fido_dev_get_assert(dev, assert, pin), FIDO_ERR_NO_CREDENTIALS);
+    extensions(dev, pin);
+    configure(dev, pin);
     fido_assert_free(&assert);
     fido_cred_free(&cred);
     es256_pk_free(&key);

@@ -10,7 +10,7 @@ import threading
 
 from fido2.client import ClientError, DefaultClientDataCollector, Fido2Client, PinRequiredError, UserInteraction
 from fido2.ctap import CtapError
-from fido2.ctap2 import Ctap2, CredentialManagement
+from fido2.ctap2 import Config, Ctap2, CredentialManagement, LargeBlobs
 from fido2.ctap2.pin import ClientPin, PinProtocolV1, PinProtocolV2
 from fido2.hid import CAPABILITY, CTAPHID, CtapHidDevice
 from fido2.hid.base import CtapHidConnection, HidDescriptor
@@ -95,6 +95,105 @@ def ceremonies(path, person, kind):
     return made.credential_data, ctap
 
 
+def extensions(path, person, kind):
+    """WebAuthn's prf, largeBlob and credBlob, as a browser has them."""
+    client = Fido2Client(device(path), DefaultClientDataCollector(ORIGIN), person)
+    server = Fido2Server(RP)
+    first, second, blob = os.urandom(20), os.urandom(40), os.urandom(32)
+    prf = {"eval": {"first": first, "second": second}}
+    user = PublicKeyCredentialUserEntity(id=os.urandom(16), name="carol", display_name="Carol")
+    options, state = server.register_begin(
+        user, resident_key_requirement="required", user_verification="required",
+        extensions={"prf": prf, "largeBlob": {"support": "required"}, "credBlob": blob},
+    )
+    answer = client.make_credential(options.public_key)
+    made = server.register_complete(state, answer)
+    results = answer.client_extension_results
+    claim(f"{kind}: credBlob is kept", made.extensions["credBlob"])
+    claim(f"{kind}: prf is enabled", results.prf.enabled)
+    claim(f"{kind}: large blobs are supported", results.large_blob.supported)
+    secrets = results.prf.results
+    claim(f"{kind}: there are two secrets", (len(secrets.first), len(secrets.second)), (32, 32))
+
+    def sign_in(wanted):
+        options, state = server.authenticate_begin([made.credential_data], user_verification="required", extensions=wanted)
+        answer = client.get_assertion(options.public_key).get_response(0)
+        server.authenticate_complete(state, [made.credential_data], answer)
+        return answer
+
+    answer = sign_in({"prf": prf, "getCredBlob": True})
+    claim(f"{kind}: a sign-in makes the same secrets", answer.client_extension_results.prf.results, secrets)
+    claim(f"{kind}: and gets credBlob", answer.response.authenticator_data.extensions["credBlob"], blob)
+    answer = sign_in({"prf": {"eval": {"first": second}}})
+    claim(f"{kind}: a salt's place does not matter", answer.client_extension_results.prf.results.first, secrets.second)
+    answer = sign_in({"largeBlob": {"read": True}})
+    claim(f"{kind}: there is no large blob yet", answer.client_extension_results.large_blob.blob, None)
+    answer = sign_in({"largeBlob": {"write": first * 50}})
+    claim(f"{kind}: one is written with the sign-in's token", answer.client_extension_results.large_blob.written)
+    answer = sign_in({"largeBlob": {"read": True}})
+    claim(f"{kind}: and read", answer.client_extension_results.large_blob.blob, first * 50)
+
+
+def large_blobs(ctap, pin):
+    key, other = os.urandom(32), os.urandom(32)
+    for protocol in [PinProtocolV1(), PinProtocolV2()]:
+        kind = f"protocol {protocol.VERSION}"
+        token = ClientPin(ctap, protocol).get_pin_token(pin, ClientPin.PERMISSION.LARGE_BLOB_WRITE)
+        blobs = LargeBlobs(ctap, protocol, token)
+        before = list(blobs.read_blob_array())
+        blobs.put_blob(key, b"one")
+        blobs.put_blob(other, os.urandom(2000))
+        claim(f"{kind}: large blobs are put side by side", (LargeBlobs(ctap).get_blob(key), len(blobs.get_blob(other))), (b"one", 2000))
+        refused(f"{kind}: until there is no room", CtapError, CtapError.ERR.LARGE_BLOB_STORAGE_FULL, lambda: blobs.put_blob(key, os.urandom(4096)))
+        claim(f"{kind}: what does not fit changes nothing", blobs.get_blob(key), b"one")
+        refused(f"{kind}: nothing is put without a token", CtapError, CtapError.ERR.PUAT_REQUIRED, lambda: LargeBlobs(ctap).put_blob(key, b"two"))
+        blobs.delete_blob(key)
+        blobs.delete_blob(other)
+        claim(f"{kind}: they are deleted", (blobs.get_blob(key), list(blobs.read_blob_array())), (None, before))
+
+
+def listing(ctap, pin):
+    protocol = PinProtocolV2()
+    token = ClientPin(ctap, protocol).get_pin_token(pin, ClientPin.PERMISSION.PERSISTENT_CREDENTIAL_MGMT)
+    management = CredentialManagement(ctap, protocol, token)
+    rp_id_hash = management.enumerate_rps()[0][management.RESULT.RP_ID_HASH]
+    passkey = management.enumerate_creds(rp_id_hash)[0]
+    claim("the persistent token lists", passkey[management.RESULT.USER]["name"], "alice")
+    descriptor = passkey[management.RESULT.CREDENTIAL_ID]
+    refused("and deletes nothing", CtapError, CtapError.ERR.PIN_AUTH_INVALID, lambda: management.delete_cred(descriptor))
+
+
+def configure(ctap, pin):
+    protocol, error = PinProtocolV2(), CtapError.ERR
+    client_pin = ClientPin(ctap, protocol)
+
+    def config(pin):
+        return Config(ctap, protocol, client_pin.get_pin_token(pin, ClientPin.PERMISSION.AUTHENTICATOR_CFG))
+
+    refused("alwaysUv stays on", CtapError, error.OPERATION_DENIED, config(pin).toggle_always_uv)
+    refused("there is no enterprise attestation", CtapError, error.INVALID_PARAMETER, config(pin).enable_enterprise_attestation)
+    config(pin).set_min_pin_length(rp_ids=["example.com"])
+    es256 = [{"type": "public-key", "alg": -7}]
+    for rp_id, told in [("example.com", {"minPinLength": 6}), ("example.org", None)]:
+        made = ctap.make_credential(bytes(32), {"id": rp_id}, {"id": b"c"}, es256, extensions={"minPinLength": True})
+        claim(f"what {rp_id} is told of the least PIN length", made.auth_data.extensions, told)
+    refused("it does not fall", CtapError, error.PIN_POLICY_VIOLATION, lambda: config(pin).set_min_pin_length(5))
+    config(pin).set_min_pin_length(8)
+    info = ctap.get_info()
+    claim("it rises, and the PIN must be changed", (info.min_pin_length, info.force_pin_change), (8, True))
+    refused("the PIN is good for nothing else", CtapError, error.PIN_POLICY_VIOLATION, lambda: config(pin))
+    refused("nor for an old platform", CtapError, error.PIN_INVALID, lambda: client_pin.get_pin_token(pin))
+    refused("a short one will not do", CtapError, error.PIN_POLICY_VIOLATION, lambda: client_pin.change_pin(pin, "7391842"))
+    client_pin.change_pin(pin, "73918420")
+    claim("a longer one does", ctap.get_info().force_pin_change, False)
+    config("73918420").set_min_pin_length(force_change_pin=True)
+    refused("a change is forced", CtapError, error.PIN_POLICY_VIOLATION, lambda: config("73918420"))
+    refused("and the same one will not do", CtapError, error.PIN_POLICY_VIOLATION, lambda: client_pin.change_pin("73918420", "73918420"))
+    client_pin.change_pin("73918420", "93817204")
+    config("93817204")
+    claim("another one does", client_pin.get_pin_retries(), (8, False))
+
+
 def main(path, pin):
     hid = device(path)
     claim("CTAPHID answers a ping of the longest message", hid.ping(bytes(range(256)) * 29), bytes(range(256)) * 29)
@@ -104,7 +203,12 @@ def main(path, pin):
 
     ctap = Ctap2(hid)
     claim("the AAGUID is a software TPM's", str(ctap.info.aaguid), "629a1789-0354-4613-a1bc-14b825aa2162")
-    expected = {"rk": True, "up": True, "uv": False, "alwaysUv": True, "clientPin": False, "credMgmt": True, "pinUvAuthToken": True, "makeCredUvNotRqd": False}
+    expected = {
+        "rk": True, "up": True, "uv": False, "uvAcfg": True, "alwaysUv": True, "credMgmt": True, "authnrCfg": True,
+        "clientPin": False, "largeBlobs": True, "perCredMgmtRO": True, "pinUvAuthToken": True, "setMinPINLength": True,
+        "makeCredUvNotRqd": False,
+    }
+    claim("its versions", ctap.info.versions, ["FIDO_2_0", "FIDO_2_1"])
     claim("its options before a vault", ctap.info.options, expected)
     ClientPin(ctap, PinProtocolV1()).set_pin(pin)
     claim("its options with a vault", Ctap2(hid).info.options, {**expected, "uv": True, "clientPin": True})
@@ -182,6 +286,13 @@ def main(path, pin):
         refused(f"{kind}: a token to sign in deletes nothing", CtapError, CtapError.ERR.PIN_AUTH_INVALID, lambda: management.delete_cred(descriptor))
     ctap.selection()
     claim("a selection is confirmed", True)
+    extensions(path, Person(pin), "the platform's PIN dialog")
+    extensions(path, Person(None), "our own prompt")
+    # A new connection: all see all reports, and this library takes no other channel's.
+    ctap = Ctap2(device(path))
+    large_blobs(ctap, pin)
+    listing(ctap, pin)
+    configure(ctap, pin)
 
 
 main(*sys.argv[1:])

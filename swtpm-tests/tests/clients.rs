@@ -9,6 +9,9 @@
     clippy::pedantic
 )]
 
+#[path = "platform/mod.rs"]
+mod platform;
+
 use std::{
     fs,
     os::unix::fs::MetadataExt,
@@ -47,7 +50,7 @@ fn scenario(mut client: Command, claims: usize) {
 }
 
 #[test]
-fn libfido2_registers_signs_in_changes_the_pin_is_locked_out_and_resets() {
+fn libfido2_goes_through_all_that_it_has_commands_for() {
     let home = tempfile::tempdir().unwrap();
     let program = home.path().join("libfido2");
     let flags = Command::new("pkg-config").args(["--cflags", "--libs", "libfido2"]).output().unwrap();
@@ -59,14 +62,14 @@ fn libfido2_registers_signs_in_changes_the_pin_is_locked_out_and_resets() {
         .args(String::from_utf8(flags.stdout).unwrap().split_whitespace())
         .status();
     assert!(built.unwrap().success());
-    scenario(Command::new(program), 58);
+    scenario(Command::new(program), 102);
 }
 
 #[test]
-fn python_fido2_goes_through_both_pin_protocols_and_all_kinds_of_tokens() {
+fn python_fido2_goes_through_both_pin_protocols_all_kinds_of_tokens_and_extensions() {
     let mut python = Command::new(installed().join("venv/bin/python"));
     python.arg(clients().join("python_fido2.py"));
-    scenario(python, 56);
+    scenario(python, 102);
 }
 
 #[test]
@@ -85,6 +88,35 @@ fn the_daemon_leaves_no_core_and_shows_its_memory_to_nobody() {
     assert_eq!(fs::metadata(device.socket()).unwrap().mode() & 0o777, 0o600);
     let command = fs::read(proc.join("cmdline")).unwrap();
     assert!(!command.windows(PIN.len()).any(|w| w == PIN.as_bytes()));
+}
+
+#[test]
+fn what_the_device_demands_of_the_pin_binds_the_terminal() {
+    let tpm = TestTpm::start().unwrap();
+    let passhold = Passhold::with_vault(&tpm);
+    let options = creation_options("example.org", "alice", "none");
+    let enroll = |pin| passhold.call(["enroll", "--origin", ORIGIN]).pin(pin).options(&options).run();
+    let request = request_options("example.org");
+    let sign = |pin| {
+        let sign = passhold.call(["sign", "--origin", ORIGIN, "--account", "1"]);
+        sign.pin(pin).options(&request).run()
+    };
+    let change = |old: &str, new: &str| passhold.call(["pin", "change"]).pin(&format!("{old}\n{new}")).run();
+    enroll(PIN).expect_code(0);
+
+    let device = Device::start(&passhold.vault(), &tpm.tcti(), PIN);
+    let site = platform::site::Site::connect(&device);
+    let token = site.token(PIN, 0x20).unwrap();
+    let minimum = platform::set_min_pin_length(platform::map([(1.into(), 8.into())]));
+    site.call(0x0d, &token.configure(&minimum)).unwrap();
+    for refused in [enroll(PIN), sign(PIN), change(PIN, PIN), change(PIN, "7391842")] {
+        refused.expect_code(16);
+    }
+    change(PIN, "73918420").expect_code(0);
+    sign("73918420").expect_code(0);
+    // What is demanded outlives the change.
+    change("73918420", "7391842").expect_code(16);
+    device.stop();
 }
 
 /// The device's own client, with the prompt that types the PIN.
@@ -161,5 +193,19 @@ fn terminal_and_device_share_one_vault() {
     // Reset by the device, gone for the terminal.
     assert_eq!(site.0.call(0x10, &[0x07]), (0x10, vec![0]));
     passhold.call(["list"]).run().expect_code(4);
+    device.stop();
+}
+
+#[test]
+fn a_person_who_thinks_at_the_terminal_keeps_no_platform_from_knowing_the_device() {
+    let tpm = TestTpm::start().unwrap();
+    let passhold = Passhold::with_vault(&tpm);
+    let device = Device::start(&passhold.vault(), &tpm.tcti(), PIN);
+    let mut terminal = passhold.call(["pin", "change"]).on_terminal();
+    terminal.wait_for("PIN: ");
+    let client = HidClient::connect(&device.socket());
+    let started = std::time::Instant::now();
+    assert_eq!(client.call(0x10, &[0x04]).1[0], 0);
+    assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
     device.stop();
 }

@@ -8,6 +8,9 @@
     clippy::pedantic
 )]
 
+#[path = "platform/mod.rs"]
+mod platform;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -131,6 +134,27 @@ fn the_prompt_names_site_and_account_and_the_pin_typed_there_is_consent() {
     assert!(told.contains("SETPROMPT PIN:\n") && told.contains("SETTIMEOUT 60\n"), "{told}");
     assert!(!told.contains("SETERROR"), "{told}");
     assert_eq!(desk.passkeys(), 1);
+}
+
+#[test]
+fn a_prompt_for_a_token_says_all_that_the_token_is_for() {
+    let desk = Desk::new();
+    let site = platform::site::Site::connect(&desk.device);
+    let platform = site.platform().unwrap();
+    for (permissions, rp_id, wish) in [
+        (0x01, Some("example.org"), "create a passkey at example.org"),
+        (0x03, Some("example.org"), "create a passkey at example.org, and sign in at example.org"),
+        (0x04, None, "list, rename and delete passkeys"),
+        (0x12, Some("example.org"), "sign in at example.org, and replace what sites keep in Passhold"),
+        // A site named with what is for none makes no sign-in of it.
+        (0x20, Some("example.org"), "change Passhold's settings"),
+        (0x40, Some("example.org"), "list all passkeys, until the PIN is changed"),
+    ] {
+        desk.person(&[&format!("echo 'D {PIN}'; echo OK")]);
+        site.call(0x06, &platform.token_using_uv(permissions, rp_id)).unwrap();
+        let told = desk.told();
+        assert!(told.contains(&format!("SETDESC A program wants to {wish}.\n")), "{told}");
+    }
 }
 
 #[test]

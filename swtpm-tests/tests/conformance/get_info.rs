@@ -79,3 +79,16 @@ fn nothing_in_it_tells_a_stranger_how_many_passkeys_there_are() {
     bench.passkey("alice");
     assert_eq!(bench.raw(&[0x04]), before);
 }
+
+#[test]
+fn a_vault_that_cannot_be_opened_is_announced_and_can_be_reset() {
+    let mut bench = Bench::new();
+    let whole = bench.ok(0x04, &map([]));
+    let db = rusqlite::Connection::open(bench.vault.dir.join("vault.db")).unwrap();
+    db.execute("UPDATE header SET mac = zeroblob(32)", []).unwrap();
+    drop(db);
+    assert_eq!(bench.ok(0x04, &map([])), whole);
+    assert_eq!(bench.raw(&[0x0c, 0xa2, 0x01, 0x11, 0x03, 0x00]), [ctap::Status::Other.code()]);
+    assert_eq!(bench.raw(&[0x07]), [0]);
+    assert!(options(&mut bench).contains(&("clientPin".to_owned(), false)));
+}
