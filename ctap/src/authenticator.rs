@@ -17,7 +17,7 @@ use crate::{
     credential_management::{self, Listing},
     failure::Result,
     get_assertion::{self, NextAssertions},
-    get_info::{self, PinDemands},
+    get_info::{self, Demands},
     large_blobs::{self, Pending},
     make_credential,
     parameters::PinUvAuth,
@@ -76,7 +76,7 @@ pub struct Authenticator {
     pub(crate) policy: PinPolicy,
     pub(crate) agreement: KeyAgreement,
     pub(crate) token: Option<Token>,
-    pub(crate) last_known: PinDemands,
+    pub(crate) last_known: Demands,
     wrong_in_a_row: u8,
     next: Option<Next>,
 }
@@ -92,14 +92,7 @@ impl Authenticator {
     /// One that has just been started.
     pub fn new(policy: PinPolicy, rng: &mut dyn CryptoRng) -> Self {
         let agreement = KeyAgreement::generate(rng);
-        Self {
-            policy,
-            agreement,
-            token: None,
-            last_known: PinDemands::default(),
-            wrong_in_a_row: 0,
-            next: None,
-        }
+        Self { policy, agreement, token: None, last_known: Demands::default(), wrong_in_a_row: 0, next: None }
     }
 
     /// Answers a request: a command byte and its parameters in, a status byte and what it yields out.

@@ -17,11 +17,25 @@ use crate::{
 /// Credential IDs are 32 random bytes.
 const CREDENTIAL_ID_LENGTH: usize = 32;
 
-/// What is asked of a PIN, as it was last read.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct PinDemands {
+/// What the vault demands, as it was last read.
+#[derive(Clone, Copy)]
+pub(crate) struct Demands {
+    always_uv: bool,
     min_length: usize,
     change_due: bool,
+}
+
+impl From<Settings> for Demands {
+    fn from(settings: Settings) -> Self {
+        let Settings { always_uv, min_pin_length, pin_change_due, .. } = settings;
+        Self { always_uv, min_length: min_pin_length, change_due: pin_change_due }
+    }
+}
+
+impl Default for Demands {
+    fn default() -> Self {
+        Settings::default().into()
+    }
 }
 
 /// authenticatorGetInfo (CTAP 2.2 §6.4). It waits for nobody, and a vault that cannot be opened can still be reset, by a platform
@@ -29,16 +43,16 @@ pub(crate) struct PinDemands {
 pub(crate) fn run(authenticator: &mut Authenticator, env: &mut Env<'_>) -> Result<Value> {
     let protected = env.vaults.exist();
     let kind = env.vaults.kind()?;
-    let demands = if protected { demands(env) } else { Some(PinDemands::default()) };
+    let demands = if protected { demands(env) } else { Some(Demands::default()) };
     authenticator.last_known = demands.unwrap_or(authenticator.last_known);
-    let PinDemands { min_length, change_due } = authenticator.last_known;
+    let Demands { always_uv, min_length, change_due } = authenticator.last_known;
     let options = map([
         ("rk", Some(true.into())),
         ("up", Some(true.into())),
         ("uv", Some(protected.into())),
         // Our own prompt gives tokens for authenticatorConfig too.
         ("uvAcfg", Some(true.into())),
-        ("alwaysUv", Some(settings.always_uv.into())),
+        ("alwaysUv", Some(always_uv.into())),
         ("credMgmt", Some(true.into())),
         ("authnrCfg", Some(true.into())),
         ("clientPin", Some(protected.into())),
@@ -47,7 +61,7 @@ pub(crate) fn run(authenticator: &mut Authenticator, env: &mut Env<'_>) -> Resul
         ("pinUvAuthToken", Some(true.into())),
         ("setMinPINLength", Some(true.into())),
         // Whether the platform may leave it to us: our own prompt has the PIN then, and the passkey takes presence alone.
-        ("makeCredUvNotRqd", Some((!settings.always_uv).into())),
+        ("makeCredUvNotRqd", Some((!always_uv).into())),
     ]);
     Ok(map([
         // All that §9 demands of the latter is here. CTAP 2.2 has no version of its own.
@@ -74,14 +88,13 @@ pub(crate) fn run(authenticator: &mut Authenticator, env: &mut Env<'_>) -> Resul
 }
 
 /// What the vault says of it, if it can be asked.
-fn demands(env: &mut Env<'_>) -> Option<PinDemands> {
-    let settings = match env.vaults.open_at_once() {
-        Ok(vault) => vault.settings().map_err(|e| (env.report)(&e)).ok()?,
-        Err(OpenError::Container(ContainerError::Busy { .. })) => return None,
+fn demands(env: &mut Env<'_>) -> Option<Demands> {
+    match env.vaults.open_at_once() {
+        Ok(vault) => vault.settings().map_err(|e| (env.report)(&e)).ok().map(Demands::from),
+        Err(OpenError::Container(ContainerError::Busy { .. })) => None,
         Err(e) => {
             (env.report)(&e);
-            return None;
+            None
         }
-    };
-    Some(PinDemands { min_length: settings.min_pin_length, change_due: settings.pin_change_due })
+    }
 }

@@ -167,7 +167,8 @@ static void extensions(fido_dev_t *dev, const char *pin) {
 
 static void configure(fido_dev_t *dev, const char *pin) {
     const char *sites[] = {RP}, *longer = "73918420";
-    claim("alwaysUv stays on", fido_dev_toggle_always_uv(dev, pin), FIDO_ERR_OPERATION_DENIED);
+    claim("alwaysUv goes off", fido_dev_toggle_always_uv(dev, pin), FIDO_OK);
+    claim("and on again", fido_dev_toggle_always_uv(dev, pin), FIDO_OK);
     claim("a site may know the least PIN length", fido_dev_set_pin_minlen_rpid(dev, sites, 1, pin), FIDO_OK);
     fido_cred_t *cred = fido_cred_new();
     fido_cred_set_pin_minlen(cred, 6);

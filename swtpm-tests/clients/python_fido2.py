@@ -170,7 +170,9 @@ def configure(ctap, pin):
     def config(pin):
         return Config(ctap, protocol, client_pin.get_pin_token(pin, ClientPin.PERMISSION.AUTHENTICATOR_CFG))
 
-    refused("alwaysUv stays on", CtapError, error.OPERATION_DENIED, config(pin).toggle_always_uv)
+    for always in [False, True]:
+        config(pin).toggle_always_uv()
+        claim(f"alwaysUv is {always}", ctap.get_info().options["alwaysUv"], always)
     refused("there is no enterprise attestation", CtapError, error.INVALID_PARAMETER, config(pin).enable_enterprise_attestation)
     config(pin).set_min_pin_length(rp_ids=["example.com"])
     es256 = [{"type": "public-key", "alg": -7}]

@@ -49,7 +49,7 @@ passhold() { # passhold USER ARGUMENTS...
     shift
     as "$user" "$programs/passhold" --pin-fd 3 "$@" 3<<<$pin
 }
-refused "its user's TPM is not Alice's" "no permission" passhold $alice --direct --tpm device:/dev/tpmrm0 setup
+refused "its user's TPM is not Alice's" "no permission" passhold $alice --vault /tmp/hers --tpm device:/dev/tpmrm0 setup
 claim "by its socket, which passhold finds, she sets up" passhold $alice setup
 claim "and so does Bob" passhold $bob setup
 
