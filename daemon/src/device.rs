@@ -16,12 +16,11 @@ use crate::{
     worker::{Signal, Told, Worker},
 };
 
-/// Serves until the transport ends, or a signal asks to.
-pub(crate) fn run(mut transport: Transport, worker: &Worker) -> Result<()> {
+/// Serves until the transport ends, or a signal asks to, which makes `stop` readable.
+pub(crate) fn run(mut transport: Transport, worker: &Worker, stop: &UnixStream) -> Result<()> {
     let mut hid = Hid::default();
     let mut current: Option<(Transaction, Signal)> = None;
-    let stop = stop_signals().map_err(Failure::Device)?;
-    while wait(&transport, worker, &stop, &hid)? {
+    while wait(&transport, worker, stop, &hid)? {
         let now = worker.started.elapsed();
         while let Some(packet) = transport.receive().map_err(Failure::Device)? {
             hid.receive(&packet, now);
@@ -63,12 +62,15 @@ pub(crate) fn run(mut transport: Transport, worker: &Worker) -> Result<()> {
 }
 
 /// Readable once SIGTERM or SIGINT has come.
-fn stop_signals() -> io::Result<UnixStream> {
-    let (stop, raised) = UnixStream::pair()?;
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::low_level::pipe::register(signal, raised.try_clone()?)?;
-    }
-    Ok(stop)
+pub(crate) fn stop_signals() -> Result<UnixStream> {
+    let register = || {
+        let (stop, raised) = UnixStream::pair()?;
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::low_level::pipe::register(signal, raised.try_clone()?)?;
+        }
+        Ok(stop)
+    };
+    register().map_err(Failure::Device)
 }
 
 /// Until there is something to do; false if that is to stop. An idle daemon sleeps.

@@ -4,6 +4,7 @@ mod args;
 mod device;
 mod failure;
 mod prompt;
+mod sandbox;
 mod transport;
 mod vaults;
 mod worker;
@@ -15,6 +16,7 @@ use clap::Parser;
 use crate::{
     args::Args,
     failure::{Failure, Result},
+    sandbox::Sandbox,
 };
 
 fn main() -> ExitCode {
@@ -35,8 +37,13 @@ fn run() -> Result<()> {
     let vaults = vaults::DirVault::open(&args)?;
     let prompt = prompt::Prompt::new(&args, &vaults)?;
     let transport = transport::Transport::open(&args.hid)?;
+    let stop = device::stop_signals()?;
+    let sandbox = Sandbox::new(&args, &vaults)?;
+    Sandbox::lock_memory(&vaults)?;
+    sandbox.restrict_files()?;
     let worker = worker::Worker::start(vaults, prompt, &args)?;
-    let ended = device::run(transport, &worker);
+    sandbox.restrict_calls()?;
+    let ended = device::run(transport, &worker, &stop);
     worker.end();
     ended
 }

@@ -6,7 +6,7 @@ use std::{
 
 use ctap::Vaults;
 use getrandom::{SysRng, rand_core::UnwrapErr};
-use tpm_backend::{Tpm, swtpm::Swtpm};
+use tpm_backend::{Address, Tpm, swtpm::Swtpm};
 use vault_core::{
     OpenError, Vault, VaultError,
     container::{Container, ContainerError},
@@ -50,6 +50,11 @@ impl DirVault {
         let mut tpm = Tpm::new(address.parse().map_err(Failure::Address)?);
         let kind = tpm.status(None).map_err(Failure::Tpm)?.kind;
         Ok(Self { dir: args.vault.clone(), tpm, kind, _swtpm: swtpm })
+    }
+
+    /// Where the TPM is.
+    pub(crate) fn tpm_address(&self) -> &Address {
+        self.tpm.address()
     }
 
     pub(crate) fn is_software(&self) -> bool {

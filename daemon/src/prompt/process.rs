@@ -16,7 +16,10 @@ use super::{
     pinentry,
     wire::{self, Answer, Numbered, Question},
 };
-use crate::failure::{Failure, Result};
+use crate::{
+    failure::{Failure, Result},
+    sandbox,
+};
 
 /// What this program is called with to ask.
 pub(crate) const COMMAND: &str = "prompt";
@@ -53,6 +56,8 @@ impl Drop for PromptProcess {
 /// Asks what the daemon wants asked, until it is gone.
 pub(crate) fn serve() -> Result<()> {
     tpm_backend::prepare_process().map_err(Failure::Exposed)?;
+    // A session often may not lock as much as this program is; pinentry locks what it keeps a PIN in.
+    sandbox::lock_memory().ok();
     serve_on(&own_line().map_err(Failure::Prompt)?).map_err(Failure::Prompt)
 }
 
