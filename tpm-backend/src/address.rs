@@ -108,3 +108,24 @@ fn try_open(device: &Path) -> Result<()> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_known_how_a_tpm_is_reached_or_that_this_takes_more() {
+        for (text, reach) in [
+            ("device:/dev/tpmrm0", Some(Reach::Device("/dev/tpmrm0".into()))),
+            ("device", Some(Reach::Device("/dev/tpm0".into()))),
+            ("swtpm:host=127.0.0.1,port=20000", Some(Reach::Tcp([20_000, 20_001]))),
+            ("mssim:host=127.0.0.1", Some(Reach::Tcp([2321, 2322]))),
+            ("swtpm:host=127.0.0.1,port=65535", None),
+            ("swtpm:host=localhost,port=2321", None),
+            ("swtpm:port=2321", None),
+            ("tabrmd", None),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().reach(), reach, "{text}");
+        }
+    }
+}
