@@ -65,12 +65,13 @@ bench:
 	$(CARGO) bench --workspace --benches
 
 lint: tools
-	@scripts/dependencies build
+	@scripts/dependencies build lint
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	$(CARGO) deny --workspace check bans licenses sources
+	systemd-analyze security --offline=true --threshold=15 dist/systemd/passholdd.service >/dev/null
 
 # Needs the RustSec database from GitHub, so it stands apart.
 audit: tools

@@ -1,6 +1,9 @@
 #![allow(clippy::doc_markdown, reason = "these comments are the help texts")]
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use clap::{Parser, ValueEnum};
 use rustix::process::Uid;
@@ -59,6 +62,14 @@ pub(crate) enum How {
 }
 
 impl Hid {
+    /// The socket, where it is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Uhid => None,
+            Self::Seqpacket(path) => Some(path),
+        }
+    }
+
     /// One user's, where there are several.
     pub(crate) fn of(&self, user: Uid) -> Self {
         match self {

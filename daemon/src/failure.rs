@@ -28,6 +28,35 @@ pub(crate) enum Failure {
     Uhid(#[source] io::Error),
     #[error("the socket {path} cannot be made; is there a passholdd that uses it?")]
     Socket { path: PathBuf, source: io::Error },
+    #[error(
+        "the vault's folder {path} cannot be made; make it, with mode 0700, or name another with --vault"
+    )]
+    Vault { path: PathBuf, source: io::Error },
+    #[error(
+        "passholdd locks itself in, and this TPM cannot be reached from there; use device:PATH, or swtpm: or mssim: with a number \
+         for the host, as in swtpm:host=127.0.0.1,port=2321"
+    )]
+    Unreachable,
+    #[error("libtss2's module for this TPM cannot be kept loaded; install it (in Debian, libtss2-tcti-…)")]
+    Tcti(#[source] io::Error),
+    #[error(
+        "passholdd cannot tell what it has started; it needs /proc, from a kernel with CONFIG_PROC_CHILDREN"
+    )]
+    Children(#[source] io::Error),
+    #[error(
+        "the memory cannot be locked, and a key could reach the swap; set LimitMEMLOCK=infinity in the unit, or as root \
+         `prlimit --memlock=unlimited` for the shell that starts it"
+    )]
+    Memory(#[source] io::Error),
+    #[error(
+        "passholdd cannot be kept from other files, and does not run without; use a kernel from 5.13 on in which \
+         /sys/kernel/security/lsm names landlock (lsm= on its command line turns it on)"
+    )]
+    Landlock(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(
+        "passholdd cannot give up system calls, and does not run without; use a kernel with CONFIG_SECCOMP_FILTER"
+    )]
+    Seccomp(#[source] seccompiler::Error),
     #[error("the device ended")]
     Device(#[source] io::Error),
     #[error("a thread cannot be started")]

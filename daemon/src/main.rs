@@ -4,6 +4,7 @@ mod args;
 mod device;
 mod failure;
 mod prompt;
+mod sandbox;
 mod service;
 mod socket;
 mod transport;
@@ -15,12 +16,17 @@ use std::{env, io::Write, os::unix::net::UnixListener, path::Path, process::Exit
 use clap::Parser;
 use passhold::ipc;
 use rustix::{fs::Mode, io::Errno, net::SocketType, process::getuid};
-use vault_core::pin::PinPolicy;
+use tpm_backend::{Address, Tpm};
+use vault_core::{
+    keystore::{KeyStore, TpmKind},
+    pin::PinPolicy,
+};
 
 use crate::{
     args::Args,
     device::End,
     failure::{Failure, Result},
+    sandbox::{Needs, Sandbox},
     service::{Service, Vaults},
 };
 
@@ -45,10 +51,22 @@ fn run() -> Result<()> {
     tpm_backend::prepare_process().map_err(Failure::Exposed)?;
     let args = Args::parse();
     let policy = PinPolicy::with_min_length(args.min_pin_length).ok_or(Failure::MinPinLength)?;
-    let stop = device::stop_signals()?;
     if args.system {
+        let stop = device::stop_signals()?;
         let path = args.socket.unwrap_or_else(|| ipc::SYSTEM_SOCKET.into());
         let listener = listen(&path, Mode::from_raw_mode(0o666))?;
+        let address: Address = args.tpm.parse().map_err(Failure::Address)?;
+        let kind = Tpm::new(address.clone()).status(None).map_err(Failure::Tpm)?.kind;
+        let sandbox = Sandbox::new(&Needs {
+            folder: &args.state,
+            sockets: [None, Some(&path)],
+            address: &address,
+            software: kind == TpmKind::Software,
+            service: true,
+            devices: Some(&args.hid),
+        })?;
+        sandbox.restrict_files()?;
+        sandbox.restrict_calls()?;
         return Service::new(Vaults::Each(args.state, args.hid), args.tpm, policy, stop).run(&listener);
     }
     let dir = args.vault.clone().unwrap_or_default();
@@ -56,14 +74,25 @@ fn run() -> Result<()> {
     let address = vaults.address();
     let prompt = prompt::Prompt::new(&args, &vaults)?;
     let transport = transport::Transport::open(&args.hid, getuid())?;
+    let stop = device::stop_signals()?;
+    let listener = args.socket.as_deref().map(|path| listen(path, Mode::RUSR | Mode::WUSR)).transpose()?;
+    let sandbox = Sandbox::new(&Needs {
+        folder: &dir,
+        sockets: [args.hid.path(), args.socket.as_deref()],
+        address: vaults.tpm_address(),
+        software: vaults.is_software(),
+        service: listener.is_some(),
+        devices: None,
+    })?;
+    sandbox.restrict_files()?;
     let worker = worker::Worker::start(vaults, prompt, policy)?;
-    if let Some(path) = &args.socket {
-        let listener = listen(path, Mode::RUSR | Mode::WUSR)?;
+    if let Some(listener) = listener {
         let stop = stop.try_clone().map_err(Failure::Device)?;
         let service = Service::new(Vaults::Own(dir), address, policy, stop);
         let serve = move || service.run(&listener).unwrap_or_else(|failure| report(&failure));
         thread::Builder::new().name("socket".to_owned()).spawn(serve).map_err(Failure::Thread)?;
     }
+    sandbox.restrict_calls()?;
     let ended = device::run(transport, &worker, &[End::Readable(&stop)]);
     worker.end();
     ended

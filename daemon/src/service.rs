@@ -89,7 +89,6 @@ impl Service {
 
     /// Serves until `stop` is readable.
     pub(crate) fn run(self: &Arc<Self>, listener: &UnixListener) -> Result<()> {
-        listener.set_nonblocking(true).map_err(Failure::Device)?;
         loop {
             let mut fds = [PollFd::new(&self.stop, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
             match poll(&mut fds, None) {
@@ -132,7 +131,6 @@ impl Service {
         if matches!(self.vaults, Vaults::Own(_)) && user != getuid() {
             return Ok(());
         }
-        stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let Some(peer) = self.enter(user, &stream)? else { return Ok(()) };

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use ctap::Vaults;
 use getrandom::{SysRng, rand_core::UnwrapErr};
 use passhold::patiently;
-use tpm_backend::{Tpm, swtpm::Swtpm};
+use tpm_backend::{Address, Tpm, swtpm::Swtpm};
 use vault_core::{
     OpenError, Vault, VaultError,
     container::{Container, ContainerError, Lock},
@@ -54,6 +54,11 @@ impl DirVault {
     /// Where its TPM is, also for others in this process.
     pub(crate) fn address(&self) -> String {
         self.address.clone()
+    }
+
+    /// Where the TPM is.
+    pub(crate) fn tpm_address(&self) -> &Address {
+        self.tpm.address()
     }
 
     pub(crate) fn is_software(&self) -> bool {

@@ -32,6 +32,7 @@ as() { # as USER COMMAND...
     setpriv --reuid "$user" --regid "$user" --clear-groups "$@"
 }
 
+printf '%s:x:%s:%s::/tmp:/bin/sh\n' alice $alice $alice bob $bob $bob >>/etc/passwd
 # What the package does: the rule, and a user who is the only one to have the TPM and uhid.
 cp "$lab/../../packaging/70-passhold.rules" /etc/udev/rules.d/
 udevadm control --reload
@@ -66,7 +67,7 @@ done
 END
 chmod 755 programs/pinentry
 # Who asks her, in her session.
-PATH=$HOME/programs as $alice "$programs/passholdd" prompt /run/passhold/socket 2>prompt.log &
+as $alice env PATH=$HOME/programs "$programs/passholdd" prompt /run/passhold/socket 2>prompt.log &
 asker=$!
 hers() {
     udevadm wait --timeout=20 --initialized=true /dev/hidraw0

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -49,6 +49,20 @@ impl Device {
         Self::run(command, tempfile::tempdir().expect("a temporary folder"), vault, tpm)
     }
 
+    /// The same as [`Device::start`], with a library that is loaded into the daemon and finds its things in `folder`.
+    ///
+    /// # Panics
+    /// If the daemon does not come up.
+    #[must_use]
+    pub fn infiltrated(vault: &Path, tpm: &str, library: &Path, folder: &Path, service: bool) -> Self {
+        let mut command = Command::new(Program::Passholdd.path());
+        command.args(["--prompt", "auto"]).env("LD_PRELOAD", library).env("INSIDE", folder);
+        if service {
+            command.arg("--socket").arg(folder.join("socket"));
+        }
+        Self::run(command, tempfile::tempdir().expect("a temporary folder"), vault, tpm)
+    }
+
     fn run(mut command: Command, home: TempDir, vault: &Path, tpm: &str) -> Self {
         let socket = home.path().join("hid");
         command.args(["--tpm", tpm, "--hid"]).arg(format!("seqpacket:{}", socket.display()));
@@ -79,6 +93,14 @@ impl Device {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.daemon.id()
+    }
+
+    /// How the daemon ended, if it has.
+    ///
+    /// # Panics
+    /// If that cannot be told.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.daemon.try_wait().expect("a child of ours")
     }
 
     /// Where reports go.

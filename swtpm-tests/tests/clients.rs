@@ -62,14 +62,14 @@ fn libfido2_goes_through_all_that_it_has_commands_for() {
         .args(String::from_utf8(flags.stdout).unwrap().split_whitespace())
         .status();
     assert!(built.unwrap().success());
-    scenario(Command::new(program), 102);
+    scenario(Command::new(program), 103);
 }
 
 #[test]
 fn python_fido2_goes_through_both_pin_protocols_all_kinds_of_tokens_and_extensions() {
     let mut python = Command::new(installed().join("venv/bin/python"));
     python.arg(clients().join("python_fido2.py"));
-    scenario(python, 102);
+    scenario(python, 103);
 }
 
 #[test]

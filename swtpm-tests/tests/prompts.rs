@@ -15,10 +15,12 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
 use ciborium::Value;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use swtpm_tests::{Device, HidClient, PIN, Passhold, TestTpm, creation_options};
 use tempfile::TempDir;
 
@@ -257,11 +259,90 @@ fn cancel_ends_a_prompt_at_once_and_meanwhile_there_are_keepalives_and_no_second
     assert_eq!(answer, (0x10, vec![KEEPALIVE_CANCEL]));
     assert!(cancelled.elapsed() < Duration::from_secs(10), "long before the prompt would have ended");
     let pids = fs::read_to_string(desk.programs.path().join("pids")).unwrap();
-    let alive = Command::new("kill").arg("-0").args(pids.split_whitespace()).status().unwrap();
-    assert!(!alive.success(), "the prompt is gone");
+    // Another process ends it, once it hears of it.
+    let alive = || Command::new("kill").arg("-0").args(pids.split_whitespace()).status().unwrap().success();
+    while alive() {
+        assert!(cancelled.elapsed() < Duration::from_secs(10), "the prompt stays");
+        thread::sleep(Duration::from_millis(10));
+    }
     assert_eq!(desk.told().matches("GETPIN").count(), 1);
     // And the next one is asked anew.
     desk.person(&[&format!("echo 'D {PIN}'; echo OK")]);
     assert_eq!(desk.make(), OK);
     assert_eq!(desk.passkeys(), 1);
+}
+
+/// The process that asks.
+fn asker(desk: &Desk) -> Pid {
+    let pid = desk.device.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    Pid::from_raw(children.trim().parse().unwrap()).unwrap()
+}
+
+/// Until pinentry was asked for a PIN.
+fn wait_for_the_question(desk: &Desk) {
+    let started = Instant::now();
+    while !desk.told().contains("GETPIN") {
+        assert!(started.elapsed() < Duration::from_secs(10), "nobody is asked");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The answer to what was sent.
+fn answer(desk: &Desk) -> Vec<u8> {
+    loop {
+        let (command, data) = desk.client.receive();
+        if command != 0x3b {
+            return data;
+        }
+    }
+}
+
+#[test]
+fn when_the_process_that_asks_is_killed_everything_is_refused_at_once() {
+    let desk = Desk::new();
+    desk.person(&["exec sleep 100"]);
+    desk.client.send(0x10, &Desk::make_request());
+    wait_for_the_question(&desk);
+    let killed = Instant::now();
+    kill_process(asker(&desk), Signal::KILL).unwrap();
+    assert_eq!(answer(&desk), [OPERATION_DENIED]);
+    assert_eq!(desk.make(), OPERATION_DENIED);
+    assert_eq!(desk.client.call(0x10, &[0x0b]).1, [OPERATION_DENIED]);
+    assert!(killed.elapsed() < Duration::from_secs(10));
+    assert_eq!(desk.passkeys(), 0);
+}
+
+#[test]
+fn a_process_that_hangs_holds_up_no_cancel_and_its_late_answer_is_no_consent() {
+    let desk = Desk::new();
+    let asker = asker(&desk);
+    kill_process(asker, Signal::STOP).unwrap();
+    desk.client.send(0x10, &Desk::make_request());
+    while desk.client.receive() != (0x3b, vec![2]) {}
+    desk.client.send(0x11, &[]);
+    assert_eq!(answer(&desk), [KEEPALIVE_CANCEL]);
+    assert_eq!(desk.passkeys(), 0);
+    desk.person(&[&format!("echo 'D {PIN}'; echo OK")]);
+    kill_process(asker, Signal::CONT).unwrap();
+    assert_eq!(desk.make(), OK);
+    assert_eq!(desk.passkeys(), 1);
+}
+
+#[test]
+fn a_prompt_ends_with_the_daemon() {
+    let desk = Desk::new();
+    desk.person(&["exec sleep 100"]);
+    desk.client.send(0x10, &Desk::make_request());
+    wait_for_the_question(&desk);
+    let asker = asker(&desk);
+    kill_process(Pid::from_raw(desk.device.pid() as i32).unwrap(), Signal::KILL).unwrap();
+    let started = Instant::now();
+    while test_kill_process(asker).is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(10), "it asks for nobody");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let pids = fs::read_to_string(desk.programs.path().join("pids")).unwrap();
+    let alive = Command::new("kill").arg("-0").args(pids.split_whitespace()).status().unwrap();
+    assert!(!alive.success(), "the prompt is gone");
 }

@@ -22,6 +22,6 @@ mod templates;
 mod tpm;
 mod unlocked;
 
-pub use address::{Address, AddressError};
-pub use raw::{prepare_libtss2, prepare_process};
+pub use address::{Address, AddressError, Reach};
+pub use raw::{hold_tcti, prepare_libtss2, prepare_process};
 pub use tpm::Tpm;

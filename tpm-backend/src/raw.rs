@@ -29,6 +29,7 @@ use vault_core::{
 use zeroize::Zeroize;
 
 use crate::{
+    address::Address,
     anchor::{Place, WrappedKey},
     connection::{Leftovers, Route},
     error::Result,
@@ -60,6 +61,15 @@ pub fn prepare_libtss2() {
     }
     // SAFETY: the caller has started no other thread that could read the environment meanwhile.
     unsafe { std::env::set_var("TSS2_LOG", "all+NONE") };
+}
+
+/// Keeps libtss2's module for this kind of TPM loaded until the program ends. libtss2 loads and unloads it with every connection;
+/// afterwards that takes no file any more, and no memory that can be executed.
+pub fn hold_tcti(address: &Address) -> std::io::Result<()> {
+    let library = CString::new(address.tcti_library())?;
+    // SAFETY: the name is NUL-terminated; libtss2 loads the same library, whose initializers are none of ours.
+    let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_NODELETE) };
+    if handle.is_null() { Err(std::io::ErrorKind::NotFound.into()) } else { Ok(()) }
 }
 
 /// `TPM2_NV_ChangeAuth` of the PIN index, through branch C of its policy: whoever knows S may set a new PIN.

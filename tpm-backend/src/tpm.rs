@@ -66,6 +66,12 @@ impl Tpm {
         }
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.route.address
+    }
+
     /// Gives the TPM's owner authorization, where it is set: set-up and wipe need it, and the count of
     /// wrong PINs is only shown with it.
     pub fn set_owner_auth(&mut self, auth: SecretSlice<u8>) {

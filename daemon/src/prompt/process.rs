@@ -17,7 +17,10 @@ use super::{
     pinentry,
     wire::{self, Answer, Numbered, Question},
 };
-use crate::failure::{Failure, Result};
+use crate::{
+    failure::{Failure, Result},
+    sandbox,
+};
 
 /// What this program is called with to ask.
 pub(crate) const COMMAND: &str = "prompt";
@@ -58,6 +61,8 @@ impl Drop for PromptProcess {
 /// Asks what the daemon wants asked, until it is gone: the one that started this, or the one behind `socket`.
 pub(crate) fn serve(socket: Option<&OsStr>) -> Result<()> {
     tpm_backend::prepare_process().map_err(Failure::Exposed)?;
+    // A session often may not lock as much as this program is; pinentry locks what it keeps a PIN in.
+    sandbox::lock_memory().ok();
     let line = || match socket {
         None => Ok(io::stdin().as_fd().try_clone_to_owned()?.into()),
         Some(path) => {
