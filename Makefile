@@ -71,7 +71,7 @@ lint: tools
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 	$(CARGO) deny --workspace check bans licenses sources
-	systemd-analyze security --offline=true --threshold=15 dist/systemd/passholdd.service >/dev/null
+	systemd-analyze security --offline=true --threshold=15 dist/systemd/system/passholdd.service >/dev/null
 
 # Needs the RustSec database from GitHub, so it stands apart.
 audit: tools

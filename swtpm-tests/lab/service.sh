@@ -34,13 +34,13 @@ as() { # as USER COMMAND...
 
 printf '%s:x:%s:%s::/tmp:/bin/sh\n' alice $alice $alice bob $bob $bob >>/etc/passwd
 # What the package does: the rule, and a user who is the only one to have the TPM and uhid.
-cp "$lab/../../packaging/70-passhold.rules" /etc/udev/rules.d/
+cp "$lab/../../dist/udev/70-passhold.rules" /etc/udev/rules.d/
 udevadm control --reload
 chown $daemon_user /dev/tpmrm0 /dev/uhid
 chmod 600 /dev/tpmrm0 /dev/uhid
 install -d -o $daemon_user -m 755 /run/passhold
 install -d -o $daemon_user -m 700 /var/lib/passhold
-as $daemon_user "$programs/passholdd" --system >daemon.log 2>&1 &
+setpriv --reuid $daemon_user --regid $daemon_user --clear-groups "$programs/passholdd" --system >daemon.log 2>&1 &
 daemon=$!
 up() { for _ in $(seq 100); do [ -S /run/passhold/socket ] && return; sleep 0.1; done; false; }
 claim "the service comes up" up
@@ -67,7 +67,7 @@ done
 END
 chmod 755 programs/pinentry
 # Who asks her, in her session.
-as $alice env PATH=$HOME/programs "$programs/passholdd" prompt /run/passhold/socket 2>prompt.log &
+setpriv --reuid $alice --regid $alice --clear-groups env PATH=$HOME/programs "$programs/passholdd" prompt /run/passhold/socket 2>prompt.log &
 asker=$!
 hers() {
     udevadm wait --timeout=20 --initialized=true /dev/hidraw0
