@@ -39,6 +39,8 @@ pub struct App<'c> {
     pub(crate) dir: PathBuf,
     pub(crate) json: bool,
     pub(crate) policy: PinPolicy,
+    /// Whether this is passholdd, for somebody else.
+    pub(crate) serves: bool,
     tpm: String,
 }
 
@@ -65,6 +67,7 @@ impl<'c> App<'c> {
             dir: global.vault.or(config.vault).unwrap_or(folders.data),
             json: global.json,
             policy,
+            serves: false,
             tpm: global.tpm.or(config.tpm).unwrap_or_else(|| DEFAULT_TPM.to_owned()),
         })
     }
@@ -77,7 +80,7 @@ impl<'c> App<'c> {
         json: bool,
         console: &'c mut dyn Console,
     ) -> Self {
-        Self { console, dir, json, policy, tpm }
+        Self { console, dir, json, policy, serves: true, tpm }
     }
 
     /// Tells the person something that is not the result.

@@ -93,6 +93,9 @@ pub enum Command {
     /// Change the PIN
     #[command(subcommand)]
     Pin(Pin),
+    /// Move vaults
+    #[command(subcommand)]
+    Vault(Vault),
     /// Show the vault, its TPM and the PIN tries left; needs no PIN
     Status,
     /// Destroy the vault and every copy of it
@@ -120,4 +123,14 @@ pub struct Ceremony {
 pub enum Pin {
     /// Replace the PIN; all passkeys stay
     Change,
+}
+
+/// What can be done with a vault as a whole.
+#[derive(Debug, Subcommand, Serialize, Deserialize)]
+pub enum Vault {
+    /// Give a vault of your own to passholdd, which keeps it from then on
+    Adopt {
+        /// Its folder [default: $XDG_DATA_HOME/passhold]
+        dir: Option<PathBuf>,
+    },
 }

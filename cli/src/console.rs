@@ -1,19 +1,25 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+use vault_core::container::{Container, Lock, VAULT_FILE};
 
 use zeroize::Zeroizing;
 
 use crate::{
     args::Global,
+    config::Folders,
     failure::{Exit, Failure, Result},
     terminal::{self, PinSource},
 };
 
 /// No relying party's options are longer.
 pub(crate) const LONGEST_OPTIONS: u64 = 1 << 20;
+
+/// How much of a vault's file is sent at once.
+const PART: u64 = 1 << 19;
 
 /// Where a command's person sits.
 pub trait Console {
@@ -37,18 +43,33 @@ pub trait Console {
 
     /// A relying party's options; `-` is standard input.
     fn options(&mut self, path: &Path) -> Result<String>;
+
+    /// The next part of the file of the person's own vault, in this folder or where it is by default; empty at its end.
+    fn vault_part(&mut self, dir: Option<&Path>) -> Result<Vec<u8>>;
+
+    /// That vault is kept elsewhere from now on.
+    fn vault_is_taken(&mut self) -> Result<()>;
 }
 
 /// This process's own terminal and descriptors.
 pub struct Local {
     pins: PinSource,
     owner_auth_fd: Option<u32>,
+    leaving: Option<Leaving>,
+}
+
+/// A vault that is being given away. Nobody else uses it meanwhile.
+struct Leaving {
+    dir: PathBuf,
+    lock: Lock,
+    file: File,
 }
 
 impl Local {
     /// As the command line says.
     pub fn new(global: &Global) -> Result<Self> {
-        Ok(Self { pins: PinSource::new(global.pin_fd)?, owner_auth_fd: global.owner_auth_fd })
+        let pins = PinSource::new(global.pin_fd)?;
+        Ok(Self { pins, owner_auth_fd: global.owner_auth_fd, leaving: None })
     }
 
     /// Whether the command line gives the owner authorization.
@@ -87,6 +108,32 @@ impl Console for Local {
 
     fn options(&mut self, path: &Path) -> Result<String> {
         read_options(path)
+    }
+
+    fn vault_part(&mut self, dir: Option<&Path>) -> Result<Vec<u8>> {
+        if self.leaving.is_none() {
+            let dir =
+                dir.map_or_else(|| Folders::find().map(|folders| folders.data), |dir| Ok(dir.to_owned()))?;
+            // A vault at rest is one file: closing it sees to that.
+            let lock = Container::open(&dir)?.lock();
+            let path = dir.join(VAULT_FILE);
+            let file = File::open(&path)
+                .map_err(|e| Failure::unexpected(format!("cannot read {}", path.display()), e))?;
+            self.leaving = Some(Leaving { dir, lock, file });
+        }
+        let mut part = Vec::new();
+        if let Some(leaving) = &mut self.leaving {
+            let read = (&mut leaving.file).take(PART).read_to_end(&mut part);
+            read.map_err(|e| Failure::unexpected("cannot read the vault's file", e))?;
+        }
+        Ok(part)
+    }
+
+    fn vault_is_taken(&mut self) -> Result<()> {
+        if let Some(Leaving { dir, lock, .. }) = self.leaving.take() {
+            Container::open_locked(&dir, lock)?.remove()?;
+        }
+        Ok(())
     }
 }
 

@@ -14,10 +14,10 @@ use zeroize::Zeroizing;
 
 use crate::{
     app::App,
-    args::{Command, Global},
+    args::{Command, Global, Vault},
     config::Folders,
     console::{Console, LONGEST_OPTIONS, Local},
-    failure::{Failure, Result},
+    failure::{Exit, Failure, Result},
 };
 
 /// The longest message: a relying party's options, and what goes around them.
@@ -49,7 +49,9 @@ enum Ask {
     Line(String),
     Pin(String),
     OwnerAuth,
-    Options(PathBuf),
+    Options,
+    VaultPart,
+    VaultIsTaken,
     /// It has ended: an exit code, and what to say on stderr.
     End(u8, Option<String>),
 }
@@ -59,6 +61,7 @@ enum Ask {
 enum Answer {
     Heard,
     Text(Zeroizing<String>),
+    Bytes(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// Where vaults are kept for others, and in which TPM.
@@ -108,6 +111,14 @@ impl Call {
 
     /// `passhold`'s side: has it run over there, and does here what it asks.
     pub fn relay(self, mut stream: UnixStream, console: &mut Local) -> Result<ExitCode> {
+        // passholdd is told what was asked for, and gets what that takes; whoever took it over could ask for more.
+        let (options, adopted) = match &self.command {
+            Command::Enroll(ceremony) | Command::Sign { ceremony, .. } => {
+                (Some(ceremony.options.clone()), None)
+            }
+            Command::Vault(Vault::Adopt { dir }) => (None, Some(dir.clone())),
+            _ => (None, None),
+        };
         send(&mut stream, &Hello::Run(self)).map_err(gone)?;
         loop {
             let answer = match receive(&mut stream).map_err(gone)? {
@@ -122,7 +133,19 @@ impl Call {
                 Ask::Line(question) => Answer::Text(console.ask(&question)?.into()),
                 Ask::Pin(prompt) => Answer::Text(console.pin(&prompt)?),
                 Ask::OwnerAuth => console.owner_auth()?.map_or(Answer::Heard, Answer::Text),
-                Ask::Options(path) => Answer::Text(console.options(&path)?.into()),
+                Ask::Options => {
+                    let path = options.as_ref().ok_or_else(unasked)?;
+                    Answer::Text(console.options(path)?.into())
+                }
+                Ask::VaultPart => {
+                    let dir = adopted.as_ref().ok_or_else(unasked)?;
+                    Answer::Bytes(console.vault_part(dir.as_deref())?)
+                }
+                Ask::VaultIsTaken => {
+                    adopted.as_ref().ok_or_else(unasked)?;
+                    console.vault_is_taken()?;
+                    Answer::Heard
+                }
                 Ask::End(code, text) => {
                     if let Some(text) = text {
                         writeln!(io::stderr(), "{text}").ok();
@@ -175,7 +198,7 @@ impl Remote {
     fn text(&mut self, ask: &Ask) -> Result<Zeroizing<String>> {
         match self.exchange(ask)? {
             Answer::Text(text) => Ok(text),
-            Answer::Heard => Err(gone(ErrorKind::InvalidData.into())),
+            Answer::Heard | Answer::Bytes(_) => Err(gone(ErrorKind::InvalidData.into())),
         }
     }
 }
@@ -206,8 +229,19 @@ impl Console for Remote {
         if self.gives_owner_auth { self.text(&Ask::OwnerAuth).map(Some) } else { Ok(None) }
     }
 
-    fn options(&mut self, path: &Path) -> Result<String> {
-        self.text(&Ask::Options(path.to_owned())).map(|text| text.to_string())
+    fn options(&mut self, _: &Path) -> Result<String> {
+        self.text(&Ask::Options).map(|text| text.to_string())
+    }
+
+    fn vault_part(&mut self, _: Option<&Path>) -> Result<Vec<u8>> {
+        match self.exchange(&Ask::VaultPart)? {
+            Answer::Bytes(part) => Ok(part),
+            Answer::Heard | Answer::Text(_) => Err(gone(ErrorKind::InvalidData.into())),
+        }
+    }
+
+    fn vault_is_taken(&mut self) -> Result<()> {
+        self.exchange(&Ask::VaultIsTaken).map(drop)
     }
 }
 
@@ -236,6 +270,11 @@ fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
     let mut rest = bytes.as_slice();
     let message = ciborium::from_reader(&mut rest).map_err(|_| ErrorKind::InvalidData)?;
     if rest.is_empty() { Ok(message) } else { Err(ErrorKind::InvalidData.into()) }
+}
+
+fn unasked() -> Failure {
+    Failure::new(Exit::Unexpected, "passholdd wants a file that this command has nothing to do with")
+        .next("Nothing was sent. Do not use this passholdd.")
 }
 
 fn gone(error: io::Error) -> Failure {

@@ -314,6 +314,74 @@ fn whoever_says_nothing_or_nonsense_or_goes_away_harms_nobody() {
 }
 
 #[test]
+fn a_vault_of_ones_own_is_given_to_the_service_and_is_there_once() {
+    if !is_root() {
+        return;
+    }
+    let system = System::start();
+    system.passhold.call(["setup"]).pin(PIN).run().expect_code(0);
+    let enroll = system.passhold.call(["enroll", "--origin", "https://example.org"]).pin(PIN);
+    enroll.options(&creation_options("example.org", "alice", "none")).run().expect_code(0);
+    let own = system.passhold.vault();
+    let adopt = || system.call(0, &["vault", "adopt"]).arg(&own).run();
+    let kept = fs::read(own.join("vault.db")).unwrap();
+    adopt().expect_code(0);
+    assert!(!own.join("vault.db").exists());
+    let sign = || system.call(0, &["sign", "--origin", "https://example.org"]).pin(PIN);
+    sign().stdin(request_options("example.org")).run().expect_code(0);
+    // Cut before the old one was removed, it goes on; nothing is taken twice.
+    fs::write(own.join("vault.db"), &kept).unwrap();
+    adopt().expect_code(0);
+    assert!(!own.join("vault.db").exists());
+    sign().stdin(request_options("example.org")).run().expect_code(0);
+    // Another vault does not take its place, and stays where it is.
+    system.passhold.call(["setup"]).pin(PIN).run().expect_code(0);
+    let refused = adopt().expect_code(18);
+    assert!(refused.stderr.contains("there is a vault"), "{}", refused.stderr);
+    system.passhold.call(["list"]).run().expect_code(0);
+    sign().stdin(request_options("example.org")).run().expect_code(0);
+    // What is none, or of another TPM, is not taken either.
+    system.call(0, &["wipe", "--yes"]).run().expect_code(0);
+    let other = TestTpm::start().unwrap();
+    let elsewhere = Passhold::with_vault(&other);
+    let foreign = system.call(0, &["vault", "adopt"]).arg(elsewhere.vault()).run().expect_code(9);
+    assert!(elsewhere.vault().join("vault.db").exists(), "{}", foreign.stderr);
+    let junk = system.dir.path().join("junk");
+    fs::create_dir(&junk).unwrap();
+    fs::write(junk.join("vault.db"), "no database").unwrap();
+    system.call(0, &["vault", "adopt"]).arg(&junk).run().expect_code(10);
+    system.call(0, &["list"]).run().expect_code(4);
+    // Without a service there is nobody to give it to.
+    let alone = system.passhold.call(["vault", "adopt"]).run().expect_code(2);
+    assert!(alone.stderr.contains("Start the service"), "{}", alone.stderr);
+}
+
+/// Somebody who took the service over asks for what the command has nothing to do with.
+#[test]
+fn the_service_gets_no_file_but_the_commands_own() {
+    let home = Passhold::new("unused");
+    let socket = home.home().join("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for ask in ["Options", "VaultPart", "VaultIsTaken"] {
+        let listed = thread::spawn({
+            let call = home.bare(["--socket"]).arg(&socket).arg("list");
+            move || call.run()
+        });
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut message = Vec::new();
+        ciborium::into_writer(ask, &mut message).unwrap();
+        stream.write_all(&u32::try_from(message.len()).unwrap().to_be_bytes()).unwrap();
+        stream.write_all(&message).unwrap();
+        let refused = listed.join().unwrap().expect_code(1);
+        assert!(refused.stderr.contains("Nothing was sent"), "{}", refused.stderr);
+        let mut sent = Vec::new();
+        stream.read_to_end(&mut sent).unwrap();
+        let length = u32::from_be_bytes(sent[..4].try_into().unwrap());
+        assert_eq!(sent.len(), 4 + length as usize, "nothing but the command itself");
+    }
+}
+
+#[test]
 fn asked_to_end_it_ends() {
     let mut system = System::start();
     let pid = rustix::process::Pid::from_child(&system.daemon);

@@ -1,5 +1,6 @@
 //! One command a file.
 
+mod adopt;
 mod delete;
 mod enroll;
 mod list;
@@ -13,7 +14,7 @@ mod wipe;
 
 use crate::{
     app::App,
-    args::{Command, Pin},
+    args::{Command, Pin, Vault},
     failure::Result,
 };
 
@@ -28,6 +29,7 @@ pub fn run(app: &mut App<'_>, command: Command) -> Result<()> {
         Command::Rename { id, name } => rename::run(app, id, name),
         Command::Delete { id } => delete::run(app, id),
         Command::Pin(Pin::Change) => pin_change::run(app),
+        Command::Vault(Vault::Adopt { dir }) => adopt::run(app, dir.as_deref()),
         Command::Status => status::run(app),
         Command::Wipe { yes } => wipe::run(app, yes),
     }

@@ -61,8 +61,7 @@ pub struct Vacancy {
 impl Vacancy {
     /// Makes `dir` with mode 0700 if it is missing, and locks it.
     pub fn reserve(dir: &Path) -> Result<Self, ContainerError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| io_error(dir, source))?;
-        let vacancy = Self { dir: dir.to_owned(), lock: lock(dir)? };
+        let vacancy = make_and_lock(dir)?;
         if Container::exists(dir)? {
             Err(ContainerError::Exists { dir: dir.to_owned() })
         } else {
@@ -80,13 +79,7 @@ impl Vacancy {
     ) -> Result<Container, ContainerError> {
         let (path, draft) = (self.dir.join(VAULT_FILE), self.dir.join(DRAFT_FILE));
         remove_database(&draft)?;
-        let mut options = OpenOptions::new();
-        options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft)
-            .map_err(|source| io_error(&draft, source))?;
+        create(&draft)?;
         let db = connect(&draft)?;
         use_wal(&db)?;
         let tx = db.unchecked_transaction()?;
@@ -115,6 +108,75 @@ impl Vacancy {
         sync(&self.dir)?;
         Ok(Container { db: connect(&path)?, dir: self.dir.clone(), lock: self.lock.clone() })
     }
+}
+
+/// A vault's file on its way from another folder. It gets its name when it is whole.
+#[derive(Debug)]
+pub struct Arrival {
+    dir: PathBuf,
+    lock: Lock,
+    draft: File,
+    room: u64,
+}
+
+/// Whether what arrived was there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// It is new here.
+    Now,
+    /// It came before; nothing was changed.
+    Before,
+}
+
+impl Arrival {
+    /// The longest file that is taken.
+    pub const LONGEST: u64 = 256 << 20;
+
+    /// Makes `dir` with mode 0700 if it is missing, and locks it.
+    pub fn begin(dir: &Path) -> Result<Self, ContainerError> {
+        let vacancy = make_and_lock(dir)?;
+        let draft = dir.join(DRAFT_FILE);
+        remove_database(&draft)?;
+        let file = create(&draft)?;
+        Ok(Self { dir: vacancy.dir, lock: vacancy.lock, draft: file, room: Self::LONGEST })
+    }
+
+    /// The next part of it.
+    pub fn append(&mut self, part: &[u8]) -> Result<(), ContainerError> {
+        let path = self.dir.join(DRAFT_FILE);
+        let left = u64::try_from(part.len()).ok().and_then(|len| self.room.checked_sub(len));
+        self.room = left.ok_or_else(|| io_error(&path, io::ErrorKind::FileTooLarge.into()))?;
+        self.draft.write_all(part).map_err(|source| io_error(&path, source))
+    }
+
+    /// Gives it its name. Another vault's place is not taken.
+    pub fn settle(self) -> Result<(Container, Arrived), ContainerError> {
+        let Self { dir, lock, draft, .. } = self;
+        let (path, from) = (dir.join(VAULT_FILE), dir.join(DRAFT_FILE));
+        draft.sync_all().map_err(|source| io_error(&from, source))?;
+        let settled = settle(&dir, &path, &from);
+        remove_database(&from)?;
+        Ok((Container::open_locked(&dir, lock)?, settled?))
+    }
+}
+
+fn settle(dir: &Path, path: &Path, from: &Path) -> Result<Arrived, ContainerError> {
+    let vault_id = |path: &Path| {
+        let db = connect(path).map_err(|e| no_database(e, path))?;
+        check_format(&db, path)?;
+        let vault_id = Header::load(&db)?.0.vault_id;
+        db.close().map_err(|(_, e)| e)?;
+        Ok::<_, ContainerError>(vault_id)
+    };
+    let arrived = vault_id(from)?;
+    if Container::exists(dir)? {
+        let same = vault_id(path)? == arrived;
+        return if same { Ok(Arrived::Before) } else { Err(ContainerError::Exists { dir: dir.to_owned() }) };
+    }
+    remove_database(path)?;
+    fs::rename(from, path).map_err(|source| io_error(path, source))?;
+    sync(dir)?;
+    Ok(Arrived::Now)
 }
 
 /// A locked container whose key has not been had yet: only the header can be read, unauthenticated.
@@ -220,6 +282,16 @@ fn remove_database(path: &Path) -> Result<(), ContainerError> {
 
 fn sync(dir: &Path) -> Result<(), ContainerError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| io_error(dir, source))
+}
+
+fn make_and_lock(dir: &Path) -> Result<Vacancy, ContainerError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| io_error(dir, source))?;
+    Ok(Vacancy { dir: dir.to_owned(), lock: lock(dir)? })
+}
+
+fn create(path: &Path) -> Result<File, ContainerError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path).map_err(|source| io_error(path, source))
 }
 
 fn lock(dir: &Path) -> Result<Lock, ContainerError> {
