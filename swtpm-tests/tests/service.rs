@@ -377,7 +377,7 @@ fn the_service_gets_no_file_but_the_commands_own() {
         let mut sent = Vec::new();
         stream.read_to_end(&mut sent).unwrap();
         let length = u32::from_be_bytes(sent[..4].try_into().unwrap());
-        assert_eq!(sent.len(), 4 + length as usize, "nothing but the command itself");
+        assert_eq!(sent.len(), 4 + usize::try_from(length).unwrap(), "nothing but the command itself");
     }
 }
 
