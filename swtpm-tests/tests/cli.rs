@@ -90,6 +90,7 @@ fn exit_0_list_and_show_tell_what_was_enrolled() {
         "userName": "alice",
         "displayName": "alice",
         "name": null,
+        "takes": "pin",
         "credentialId": id,
         "created": null,
     });
