@@ -30,6 +30,8 @@ pub enum Hello {
     Run(Call),
     /// I ask this user whatever is to be asked.
     Prompt,
+    /// This user's screen is locked, or the machine goes to sleep.
+    Lock,
 }
 
 /// A command, as `passhold` was called with it.
@@ -181,6 +183,11 @@ pub fn hello(stream: &mut impl Read) -> io::Result<Hello> {
 /// Tells passholdd that this program asks the user what is to be asked.
 pub fn offer_to_prompt(stream: &mut UnixStream) -> io::Result<()> {
     send(stream, &Hello::Prompt)
+}
+
+/// Has passholdd forget this user's PIN.
+pub fn lock(stream: &mut UnixStream) -> io::Result<()> {
+    send(stream, &Hello::Lock)
 }
 
 /// A console at the other end of a socket.

@@ -1,6 +1,12 @@
 //! The thread that speaks CTAPHID.
 
-use std::{io, os::unix::net::UnixStream, sync::mpsc::TryRecvError, time::Duration};
+use std::{
+    io::{self, Read},
+    os::unix::net::UnixStream,
+    sync::mpsc::TryRecvError,
+    thread,
+    time::Duration,
+};
 
 use ctap::hid::{Hid, Output, Transaction};
 use rustix::{
@@ -8,7 +14,7 @@ use rustix::{
     io::Errno,
 };
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 use crate::{
     failure::{Failure, Result},
@@ -88,6 +94,18 @@ pub(crate) fn stop_signals() -> Result<UnixStream> {
         Ok(stop)
     };
     register().map_err(Failure::Device)
+}
+
+/// Does this whenever SIGUSR1 comes, on a thread of its own.
+pub(crate) fn at_lock_signal(lock: impl Fn() + Send + 'static) -> Result<()> {
+    let (mut woken, raised) = UnixStream::pair().map_err(Failure::Device)?;
+    signal_hook::low_level::pipe::register(SIGUSR1, raised).map_err(Failure::Device)?;
+    let wait = move || {
+        while let Ok(1..) = woken.read(&mut [0; 64]) {
+            lock();
+        }
+    };
+    thread::Builder::new().name("lock".to_owned()).spawn(wait).map(drop).map_err(Failure::Thread)
 }
 
 /// Until there is something to do; false if that is to stop. An idle daemon sleeps.

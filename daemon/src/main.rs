@@ -11,7 +11,7 @@ mod transport;
 mod vaults;
 mod worker;
 
-use std::{env, io::Write, os::unix::net::UnixListener, path::Path, process::ExitCode, thread};
+use std::{env, io::Write, os::unix::net::UnixListener, path::Path, process::ExitCode, sync::Arc, thread};
 
 use clap::Parser;
 use passhold::ipc;
@@ -66,8 +66,11 @@ fn run() -> Result<()> {
             devices: Some(&args.hid),
         })?;
         sandbox.restrict_files()?;
+        let service = Service::new(Vaults::Each(args.state, args.hid), args.tpm, policy, stop);
+        let all = Arc::clone(&service);
+        device::at_lock_signal(move || all.lock_all())?;
         sandbox.restrict_calls()?;
-        return Service::new(Vaults::Each(args.state, args.hid), args.tpm, policy, stop).run(&listener);
+        return service.run(&listener);
     }
     let dir = args.vault.clone().unwrap_or_default();
     let vaults = vaults::DirVault::open(dir.clone(), &args.tpm)?;
@@ -86,6 +89,8 @@ fn run() -> Result<()> {
     })?;
     sandbox.restrict_files()?;
     let worker = worker::Worker::start(vaults, prompt, policy)?;
+    let locker = worker.locker();
+    device::at_lock_signal(move || locker.lock())?;
     if let Some(listener) = listener {
         let stop = stop.try_clone().map_err(Failure::Device)?;
         let service = Service::new(Vaults::Own(dir), address, policy, stop);

@@ -3,6 +3,7 @@
 mod line;
 mod pinentry;
 pub(crate) mod process;
+mod screen;
 mod texts;
 mod wire;
 

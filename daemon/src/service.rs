@@ -28,7 +28,7 @@ use crate::{
     prompt::Prompt,
     transport::Transport,
     vaults::DirVault,
-    worker::Worker,
+    worker::{Locker, Worker},
 };
 
 /// How long a peer may leave a question unanswered.
@@ -62,6 +62,7 @@ struct Peers {
     next: u64,
     streams: BTreeMap<(u32, u64), UnixStream>,
     asking: BTreeMap<u32, u64>,
+    lockers: BTreeMap<u32, Locker>,
 }
 
 /// One connection. Dropping it takes it out of the list.
@@ -77,6 +78,7 @@ impl Drop for Peer {
         peers.streams.remove(&(user, self.number));
         if peers.asking.get(&user) == Some(&self.number) {
             peers.asking.remove(&user);
+            peers.lockers.remove(&user);
         }
         self.service.gone.notify_all();
     }
@@ -110,6 +112,11 @@ impl Service {
                 Err(e) => return Err(Failure::Device(e)),
             }
         }
+    }
+
+    /// Every user's screen is locked, or the machine goes to sleep.
+    pub(crate) fn lock_all(&self) {
+        self.peers().lockers.values().for_each(Locker::lock);
     }
 
     fn peers(&self) -> MutexGuard<'_, Peers> {
@@ -165,6 +172,10 @@ impl Peer {
                 Ok(())
             }
             Ok(Hello::Prompt) => self.show_device(stream),
+            Ok(Hello::Lock) => {
+                self.service.peers().lockers.get(&self.user.as_raw()).into_iter().for_each(Locker::lock);
+                Ok(())
+            }
             // Somebody who does not speak our language is none of ours.
             Err(_) => Ok(()),
         }
@@ -187,6 +198,7 @@ impl Peer {
         let transport = Transport::open(&hid.of(self.user), self.user)?;
         let gone = line.try_clone().map_err(Failure::Prompt)?;
         let worker = Worker::start(vaults, Prompt::at(line)?, self.service.policy)?;
+        self.service.peers().lockers.insert(self.user.as_raw(), worker.locker());
         let ends = [End::Readable(&self.service.stop), End::HungUp(&gone)];
         let ended = device::run(transport, &worker, &ends);
         worker.end();

@@ -48,6 +48,19 @@ struct Job {
     cancelled: Signal,
 }
 
+/// What the worker is given.
+enum Task {
+    Answer(Job),
+    /// The screen is locked, or the machine goes to sleep.
+    Lock,
+    /// There will be no more. Lockers may outlive the worker.
+    End,
+}
+
+/// A way to have every proof of the PIN forgotten.
+#[derive(Clone)]
+pub(crate) struct Locker(Sender<Task>);
+
 /// What the worker tells.
 pub(crate) enum Told {
     Reply(Transaction, Vec<u8>),
@@ -56,7 +69,7 @@ pub(crate) enum Told {
 
 /// The other threads' end of it.
 pub(crate) struct Worker {
-    jobs: Sender<Job>,
+    tasks: Sender<Task>,
     pub(crate) told: Receiver<Told>,
     /// Raised when there is something in `told`.
     pub(crate) news: Signal,
@@ -101,7 +114,7 @@ impl AsFd for Signal {
 
 impl Worker {
     pub(crate) fn start(vaults: DirVault, prompt: Prompt, policy: PinPolicy) -> Result<Self> {
-        let (jobs, todo) = channel();
+        let (tasks, todo) = channel();
         let (tell, told) = channel();
         let (news, started) = (Signal::new()?, Instant::now());
         let desk = Desk { told: tell, news: news.clone() };
@@ -109,14 +122,18 @@ impl Worker {
             .name("authenticator".to_owned())
             .spawn(move || work(vaults, prompt, policy, &todo, &desk, started))
             .map_err(Failure::Thread)?;
-        Ok(Self { jobs, told, news, started, thread })
+        Ok(Self { tasks, told, news, started, thread })
     }
 
     /// Waits for the request under way, so that nothing is left half done, or loaded in the TPM.
     pub(crate) fn end(self) {
-        drop(self.jobs);
+        self.tasks.send(Task::End).ok();
         // A thread that panicked has said so itself.
         self.thread.join().ok();
+    }
+
+    pub(crate) fn locker(&self) -> Locker {
+        Locker(self.tasks.clone())
     }
 
     /// Has a request answered. What is returned takes it back when it is raised.
@@ -124,7 +141,7 @@ impl Worker {
         let cancelled = Signal::new()?;
         let job = Job { transaction, request, cancelled: cancelled.clone() };
         let gone = |_| Failure::Thread(std::io::ErrorKind::BrokenPipe.into());
-        self.jobs.send(job).map(|()| cancelled).map_err(gone)
+        self.tasks.send(Task::Answer(job)).map(|()| cancelled).map_err(gone)
     }
 }
 
@@ -132,7 +149,7 @@ fn work(
     mut vaults: DirVault,
     mut prompt: Prompt,
     policy: PinPolicy,
-    todo: &Receiver<Job>,
+    todo: &Receiver<Task>,
     desk: &Desk,
     started: Instant,
 ) {
@@ -142,12 +159,18 @@ fn work(
     loop {
         let deadline = authenticator.deadline().into_iter().chain(ready_until).min();
         let idle = deadline.map(|at| at.saturating_sub(started.elapsed()));
-        let job = match idle {
+        let task = match idle {
             None => todo.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(idle) => todo.recv_timeout(idle),
         };
-        let job = match job {
-            Ok(job) => job,
+        let job = match task {
+            Ok(Task::Answer(job)) => job,
+            Ok(Task::Lock) => {
+                authenticator.lock();
+                vaults.release();
+                ready_until = None;
+                continue;
+            }
             Err(RecvTimeoutError::Timeout) => {
                 let now = started.elapsed();
                 authenticator.forget_expired(now);
@@ -156,7 +179,7 @@ fn work(
                 }
                 continue;
             }
-            Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Task::End) | Err(RecvTimeoutError::Disconnected) => return,
         };
         let reply = authenticator.answer(
             &job.request,
@@ -182,6 +205,14 @@ fn work(
             }
             Some(_) => {}
         }
+    }
+}
+
+impl Locker {
+    /// Once the request under way is answered.
+    pub(crate) fn lock(&self) {
+        // One that is gone knows nothing any more.
+        self.0.send(Task::Lock).ok();
     }
 }
 

@@ -13,6 +13,7 @@ mod platform;
 
 use std::{
     fs,
+    io::Write,
     os::unix::fs::PermissionsExt,
     process::Command,
     thread,
@@ -20,6 +21,7 @@ use std::{
 };
 
 use ciborium::Value;
+use platform::site::{Refusal, SIGN, Site};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use swtpm_tests::{Device, HidClient, PIN, Passhold, TestTpm, creation_options};
 use tempfile::TempDir;
@@ -27,6 +29,7 @@ use tempfile::TempDir;
 /// CTAP 2.2 §8.2.
 const OK: u8 = 0;
 const OPERATION_DENIED: u8 = 0x27;
+const PIN_AUTH_INVALID: u8 = 0x33;
 const KEEPALIVE_CANCEL: u8 = 0x2d;
 const USER_ACTION_TIMEOUT: u8 = 0x2f;
 
@@ -71,6 +74,19 @@ impl Desk {
         let pinentry = programs.path().join("pinentry");
         fs::write(&pinentry, PINENTRY.replace("HOME", &home)).unwrap();
         fs::set_permissions(&pinentry, fs::Permissions::from_mode(0o755)).unwrap();
+        // What util-linux and glib have for it; what logind says is what is appended to a file.
+        for (name, script) in [
+            ("setpriv", "#!/bin/sh\nPATH=HOME:/usr/bin:/bin\nshift 2\nexec \"$@\"\n"),
+            (
+                "gdbus",
+                "#!/bin/sh\nPATH=/usr/bin:/bin\n[ \"$*\" = \"monitor --system --dest org.freedesktop.login1\" ] || exit 1\nexec tail -f HOME/said\n",
+            ),
+        ] {
+            let path = programs.path().join(name);
+            fs::write(&path, script.replace("HOME", &home)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::write(programs.path().join("said"), "").unwrap();
         let device = Device::with_pinentry(&passhold.vault(), &tpm.tcti(), programs.path());
         let client = HidClient::connect(&device.socket());
         Self { programs, passhold, device, client, _tpm: tpm }
@@ -270,6 +286,44 @@ fn cancel_ends_a_prompt_at_once_and_meanwhile_there_are_keepalives_and_no_second
     desk.person(&[&format!("echo 'D {PIN}'; echo OK")]);
     assert_eq!(desk.make(), OK);
     assert_eq!(desk.passkeys(), 1);
+}
+
+/// A token is good for nothing once the screen is locked, or the machine goes to sleep.
+#[test]
+fn what_logind_says_of_the_screen_and_of_sleep_ends_every_proof_of_the_pin() {
+    let desk = Desk::new();
+    let said = desk.programs.path().join("said");
+    let site = Site::at(&desk.device.socket());
+    desk.person(&[&format!("echo 'D {PIN}'; echo OK")]);
+    let passkey = site.make(None, "alice").unwrap();
+    // As gdbus prints it.
+    let lines = [
+        ("/org/freedesktop/login1/session/_32: org.freedesktop.login1.Session.Unlock ()", false),
+        ("/org/freedesktop/login1: org.freedesktop.login1.Manager.PrepareForSleep (false,)", false),
+        ("/org/freedesktop/login1/session/_32: org.freedesktop.login1.Session.Lock ()", true),
+        ("/org/freedesktop/login1: org.freedesktop.login1.Manager.PrepareForSleep (true,)", true),
+    ];
+    for (line, locks) in lines {
+        let token = site.token(PIN, SIGN).unwrap();
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&said)
+            .unwrap()
+            .write_all(format!("{line}\n").as_bytes())
+            .unwrap();
+        thread::sleep(Duration::from_millis(500));
+        desk.person(&["echo OK"]);
+        match site.sign_in(Some(&token), &passkey) {
+            Ok(()) => assert!(!locks, "{line}"),
+            Err(Refusal::Status(PIN_AUTH_INVALID)) => assert!(locks, "{line}"),
+            Err(other) => panic!("{line}: {other:?}"),
+        }
+    }
+    let token = site.token(PIN, SIGN).unwrap();
+    let daemon = Pid::from_raw(desk.device.pid().try_into().unwrap()).unwrap();
+    kill_process(daemon, Signal::USR1).unwrap();
+    thread::sleep(Duration::from_millis(200));
+    assert!(matches!(site.sign_in(Some(&token), &passkey), Err(Refusal::Status(PIN_AUTH_INVALID))));
 }
 
 /// The process that asks.

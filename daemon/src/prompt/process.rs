@@ -10,11 +10,14 @@ use std::{
 };
 
 use ctap::Declined;
-use rustix::fd::AsFd;
+use rustix::{
+    fd::AsFd,
+    process::{Signal, getppid, kill_process},
+};
 
 use super::{
     line::Line,
-    pinentry,
+    pinentry, screen,
     wire::{self, Answer, Numbered, Question},
 };
 use crate::{
@@ -71,7 +74,26 @@ pub(crate) fn serve(socket: Option<&OsStr>) -> Result<()> {
             Ok(line)
         }
     };
-    line().and_then(|line| serve_on(&line)).map_err(Failure::Prompt)
+    let line = line().map_err(Failure::Prompt)?;
+    let socket = socket.map(OsStr::to_owned);
+    screen::watch(move || {
+        if let Err(e) = lock(socket.as_deref()) {
+            crate::report(&io::Error::new(
+                e.kind(),
+                format!("passholdd is not told that the screen is locked ({e})"),
+            ));
+        }
+    })
+    .map_err(Failure::Thread)?;
+    serve_on(&line).map_err(Failure::Prompt)
+}
+
+fn lock(socket: Option<&OsStr>) -> io::Result<()> {
+    match (socket, getppid()) {
+        (Some(path), _) => passhold::ipc::lock(&mut UnixStream::connect(path)?),
+        (None, Some(daemon)) => Ok(kill_process(daemon, Signal::USR1)?),
+        (None, None) => Ok(()),
+    }
 }
 
 fn serve_on(mut line: &UnixStream) -> io::Result<()> {

@@ -1,0 +1,37 @@
+//! When the screen is locked or the machine goes to sleep, logind says so on D-Bus, and gdbus tells us.
+
+use std::{
+    io::{self, BufRead, BufReader},
+    process::{Command, Stdio},
+    thread,
+};
+
+/// As gdbus prints them: any session's, which is this user's or somebody else's before the same screen.
+const SIGNALS: [&str; 2] =
+    ["org.freedesktop.login1.Session.Lock ()", "org.freedesktop.login1.Manager.PrepareForSleep (true,)"];
+
+/// Does this each time. Without gdbus it is said once that nothing is noticed.
+pub(super) fn watch(lock: impl Fn() + Send + 'static) -> io::Result<()> {
+    let watch = move || match lines() {
+        Ok(lines) => {
+            for line in lines.map_while(Result::ok) {
+                if SIGNALS.iter().any(|signal| line.ends_with(signal)) {
+                    lock();
+                }
+            }
+        }
+        Err(e) => {
+            crate::say(&format!("warning: gdbus does not run ({e}); a locked screen and sleep go unnoticed"));
+        }
+    };
+    thread::Builder::new().name("screen".to_owned()).spawn(watch).map(drop)
+}
+
+fn lines() -> io::Result<impl Iterator<Item = io::Result<String>>> {
+    // It ends with us, however we end.
+    let mut gdbus = Command::new("setpriv");
+    gdbus.args(["--pdeathsig", "KILL", "gdbus", "monitor", "--system", "--dest", "org.freedesktop.login1"]);
+    let mut child = gdbus.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let from = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    Ok(BufReader::new(from).lines())
+}
