@@ -36,7 +36,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HID", default_value = "uhid")]
     pub(crate) hid: Hid,
 
-    /// How the person is asked: pinentry, or auto (nobody is; for tests, with a software TPM only)
+    /// How the person is asked: pinentry, tty (pinentry-curses on this terminal), or auto (nobody is; for tests, with a
+    /// software TPM only)
     #[arg(long, value_name = "HOW", default_value = "pinentry")]
     pub(crate) prompt: How,
 
@@ -58,6 +59,7 @@ pub(crate) enum Hid {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum How {
     Pinentry,
+    Tty,
     Auto,
 }
 

@@ -72,8 +72,7 @@ pub(crate) fn run(mut transport: Transport, worker: &Worker, ends: &[End<'_>]) -
                         cancelled.raise();
                     }
                 }
-                // There is nothing here that could blink.
-                Output::Wink => {}
+                Output::Wink => worker.wink(),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! How a person is asked.
 
 mod line;
+mod notification;
 mod pinentry;
 pub(crate) mod process;
 mod screen;
@@ -35,8 +36,8 @@ pub(crate) enum Prompt {
 impl Prompt {
     pub(crate) fn new(args: &Args, vaults: &DirVault) -> Result<Self> {
         match args.prompt {
-            How::Pinentry => {
-                let (line, process) = PromptProcess::start()?;
+            How::Pinentry | How::Tty => {
+                let (line, process) = PromptProcess::start(args.prompt == How::Tty)?;
                 Ok(Self::Line(line, Some(process)))
             }
             How::Auto if !vaults.is_software() => Err(Failure::AutoWithRealTpm),
@@ -47,6 +48,15 @@ impl Prompt {
     /// Whoever is at the other end asks.
     pub(crate) fn at(line: UnixStream) -> Result<Self> {
         Ok(Self::Line(process::line_to(line)?, None))
+    }
+
+    /// Shows where this authenticator is (CTAP 2.2 §11.2.9.2.1, WINK).
+    pub(crate) fn wink(&mut self, cancelled: &Signal) {
+        if let Self::Line(line, _) = self {
+            let note = Question::Note { text: "This is Passhold, on this machine.".to_owned() };
+            // Whether it can be shown is not told to anybody.
+            line.ask(note, cancelled, |_| Some(())).ok();
+        }
     }
 
     pub(crate) fn confirm(&mut self, ask: &Ask<'_>, cancelled: &Signal) -> Result<UserPresent, Declined> {

@@ -3,6 +3,7 @@
 use std::{
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::{self, JoinHandle},
@@ -51,6 +52,8 @@ struct Job {
 /// What the worker is given.
 enum Task {
     Answer(Job),
+    /// Somebody wants to see which authenticator this is.
+    Wink,
     /// The screen is locked, or the machine goes to sleep.
     Lock,
     /// There will be no more. Lockers may outlive the worker.
@@ -70,6 +73,8 @@ pub(crate) enum Told {
 /// The other threads' end of it.
 pub(crate) struct Worker {
     tasks: Sender<Task>,
+    /// Whether it will wink already.
+    winks: Arc<AtomicBool>,
     pub(crate) told: Receiver<Told>,
     /// Raised when there is something in `told`.
     pub(crate) news: Signal,
@@ -80,6 +85,7 @@ pub(crate) struct Worker {
 /// The worker's own end.
 struct Desk {
     told: Sender<Told>,
+    winks: Arc<AtomicBool>,
     news: Signal,
 }
 
@@ -117,12 +123,13 @@ impl Worker {
         let (tasks, todo) = channel();
         let (tell, told) = channel();
         let (news, started) = (Signal::new()?, Instant::now());
-        let desk = Desk { told: tell, news: news.clone() };
+        let winks = Arc::default();
+        let desk = Desk { told: tell, winks: Arc::clone(&winks), news: news.clone() };
         let thread = thread::Builder::new()
             .name("authenticator".to_owned())
             .spawn(move || work(vaults, prompt, policy, &todo, &desk, started))
             .map_err(Failure::Thread)?;
-        Ok(Self { tasks, told, news, started, thread })
+        Ok(Self { tasks, winks, told, news, started, thread })
     }
 
     /// Waits for the request under way, so that nothing is left half done, or loaded in the TPM.
@@ -130,6 +137,14 @@ impl Worker {
         self.tasks.send(Task::End).ok();
         // A thread that panicked has said so itself.
         self.thread.join().ok();
+    }
+
+    /// Once the request under way is answered.
+    pub(crate) fn wink(&self) {
+        // However often it is asked for.
+        if !self.winks.swap(true, Ordering::Relaxed) {
+            self.tasks.send(Task::Wink).ok();
+        }
     }
 
     pub(crate) fn locker(&self) -> Locker {
@@ -165,6 +180,13 @@ fn work(
         };
         let job = match task {
             Ok(Task::Answer(job)) => job,
+            Ok(Task::Wink) => {
+                desk.winks.store(false, Ordering::Relaxed);
+                if let Ok(never) = Signal::new() {
+                    prompt.wink(&never);
+                }
+                continue;
+            }
             Ok(Task::Lock) => {
                 authenticator.lock();
                 vaults.release();

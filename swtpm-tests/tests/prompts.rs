@@ -23,7 +23,7 @@ use std::{
 use ciborium::Value;
 use platform::site::{Refusal, SIGN, Site};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use swtpm_tests::{Device, HidClient, PIN, Passhold, TestTpm, creation_options};
+use swtpm_tests::{Device, HidClient, PIN, Passhold, Program, Terminal, TestTpm, creation_options};
 use tempfile::TempDir;
 
 /// CTAP 2.2 §8.2.
@@ -76,6 +76,7 @@ impl Desk {
         fs::set_permissions(&pinentry, fs::Permissions::from_mode(0o755)).unwrap();
         // What util-linux and glib have for it; what logind says is what is appended to a file.
         for (name, script) in [
+            ("notify-send", "#!/bin/sh\necho \"$*\" >>HOME/shown\n"),
             ("setpriv", "#!/bin/sh\nPATH=HOME:/usr/bin:/bin\nshift 2\nexec \"$@\"\n"),
             (
                 "gdbus",
@@ -324,6 +325,51 @@ fn what_logind_says_of_the_screen_and_of_sleep_ends_every_proof_of_the_pin() {
     kill_process(daemon, Signal::USR1).unwrap();
     thread::sleep(Duration::from_millis(200));
     assert!(matches!(site.sign_in(Some(&token), &passkey), Err(Refusal::Status(PIN_AUTH_INVALID))));
+}
+
+#[test]
+fn a_notification_is_shown_beside_the_prompt_and_at_a_wink_and_no_site_writes_markup_in_it() {
+    let desk = Desk::new();
+    desk.client.send(0x08, &[]);
+    assert_eq!(desk.client.receive(), (0x08, Vec::new()));
+    let shown = || fs::read_to_string(desk.programs.path().join("shown")).unwrap_or_default();
+    let eventually = |text: &str| {
+        let started = Instant::now();
+        while !shown().contains(text) {
+            assert!(started.elapsed() < Duration::from_secs(10), "{}", shown());
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    eventually("This is Passhold");
+    desk.person(&[&format!("echo 'D {PIN}'; echo OK")]);
+    let site = Site::at(&desk.device.socket());
+    site.make(None, "<b>alice</b> & co").unwrap();
+    eventually("&lt;b&gt;alice&lt;/b&gt; &amp; co");
+    assert!(!shown().contains("<b>"), "{}", shown());
+}
+
+#[test]
+fn on_a_terminal_pinentry_curses_asks() {
+    let tpm = TestTpm::start().unwrap();
+    let passhold = Passhold::with_vault(&tpm);
+    let socket = passhold.home().join("hid");
+    let mut daemon = Command::new(Program::Passholdd.path());
+    daemon.args(["--prompt", "tty", "--tpm", &tpm.tcti(), "--vault"]).arg(passhold.vault());
+    daemon.arg("--hid").arg(format!("seqpacket:{}", socket.display())).env("TERM", "xterm");
+    let mut terminal = Terminal::start(daemon);
+    let started = Instant::now();
+    while !HidClient::answers(&socket) {
+        assert!(started.elapsed() < Duration::from_secs(10), "{}", terminal.screen());
+        thread::sleep(Duration::from_millis(10));
+    }
+    let made = thread::spawn({
+        let site = Site::at(&socket);
+        move || site.make(None, "alice").map(drop)
+    });
+    terminal.wait_for("example.org");
+    terminal.wait_for("PIN:");
+    terminal.type_keys(&format!("{PIN}\r"));
+    made.join().unwrap().unwrap();
 }
 
 /// The process that asks.

@@ -1,6 +1,7 @@
 //! `GnuPG`'s pinentry, by its protocol (Assuan: lines of text on standard input and output).
 
 use std::{
+    env,
     io::{self, Read, Write},
     os::unix::net::UnixStream,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -13,6 +14,9 @@ use zeroize::Zeroizing;
 
 /// How long a question waits for a person.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The environment variable that names another pinentry.
+pub(super) const PROGRAM: &str = "PASSHOLD_PINENTRY";
 
 /// Assuan's longest line.
 const LONGEST_LINE: usize = 1000;
@@ -78,14 +82,15 @@ impl<'d> Pinentry<'d> {
             return Err(Declined::TimedOut);
         }
         let spawn = || -> io::Result<(Child, ChildStdin, ChildStdout)> {
-            let mut child = Command::new("pinentry").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+            let program = env::var_os(PROGRAM).unwrap_or_else(|| "pinentry".into());
+            let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
             let (to, from) = (child.stdin.take(), child.stdout.take());
             to.zip(from).map(|(to, from)| (child, to, from)).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
         };
         let (child, to, from) = spawn().map_err(|e| died(&e))?;
         let mut pinentry = Self { child, to, from, daemon };
         pinentry.answer()?;
-        if let Ok(terminal) = std::env::var("GPG_TTY") {
+        if let Ok(terminal) = env::var("GPG_TTY") {
             pinentry.command(&format!("OPTION ttyname={terminal}"))?;
         }
         pinentry.command(&format!("SETTIMEOUT {}", patience.as_secs()))?;

@@ -4,7 +4,7 @@
 use std::{
     ffi::OsStr,
     io::{self, Write},
-    os::unix::{net::UnixStream, process::CommandExt},
+    os::unix::{ffi::OsStrExt, net::UnixStream, process::CommandExt},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -13,11 +13,12 @@ use ctap::Declined;
 use rustix::{
     fd::AsFd,
     process::{Signal, getppid, kill_process},
+    termios::ttyname,
 };
 
 use super::{
     line::Line,
-    pinentry, screen,
+    notification, pinentry, screen,
     wire::{self, Answer, Numbered, Question},
 };
 use crate::{
@@ -42,12 +43,18 @@ pub(super) fn line_to(socket: UnixStream) -> Result<Line> {
 }
 
 impl PromptProcess {
-    pub(super) fn start() -> Result<(Line, Self)> {
+    /// On this terminal, or wherever pinentry finds the person.
+    pub(super) fn start(on_terminal: bool) -> Result<(Line, Self)> {
         let start = || {
             let (ours, its) = UnixStream::pair()?;
             let line = Line::new(ours, PATIENCE)?;
             let mut command = Command::new("/proc/self/exe");
             command.arg0("passholdd").arg(COMMAND).stdin(Stdio::from(rustix::fd::OwnedFd::from(its)));
+            if on_terminal {
+                let terminal = ttyname(io::stdin(), Vec::new())?;
+                command.env("GPG_TTY", OsStr::from_bytes(terminal.as_bytes()));
+                command.env(pinentry::PROGRAM, "pinentry-curses");
+            }
             Ok((line, Self { child: command.stdout(Stdio::null()).spawn()? }))
         };
         start().map_err(Failure::Prompt)
@@ -99,9 +106,22 @@ fn lock(socket: Option<&OsStr>) -> io::Result<()> {
 fn serve_on(mut line: &UnixStream) -> io::Result<()> {
     while let Some(Numbered { number, body }) = wire::read_question(&mut line)? {
         let answer = match body {
-            Question::Confirm { text } => pinentry::confirm(&text, line).map(|()| Answer::Confirmed),
-            Question::Choose { texts } => pinentry::choose(&texts, line).map(Answer::Chosen),
-            Question::Pin { text, tries_left } => pinentry::pin(&text, tries_left, line).map(Answer::Pin),
+            Question::Confirm { text } => {
+                notification::show(&text);
+                pinentry::confirm(&text, line).map(|()| Answer::Confirmed)
+            }
+            Question::Choose { texts } => {
+                notification::show("A site wants to know which passkey.");
+                pinentry::choose(&texts, line).map(Answer::Chosen)
+            }
+            Question::Pin { text, tries_left } => {
+                notification::show(&text);
+                pinentry::pin(&text, tries_left, line).map(Answer::Pin)
+            }
+            Question::Note { text } => {
+                notification::show(&text);
+                Ok(Answer::Confirmed)
+            }
             // It was answered meanwhile.
             Question::Cancel => continue,
         };

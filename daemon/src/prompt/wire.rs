@@ -29,6 +29,8 @@ pub(super) enum Question {
     Choose { texts: Vec<String> },
     /// The PIN, which is consent too.
     Pin { text: String, tries_left: Option<u32> },
+    /// No question, and confirmed at once: something to show.
+    Note { text: String },
     /// The question of this number is taken back.
     Cancel,
 }
