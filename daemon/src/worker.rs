@@ -198,6 +198,8 @@ fn work(
                 authenticator.forget_expired(now);
                 if ready_until.take_if(|at| *at <= now).is_some() {
                     vaults.release();
+                    // The next request may be a moment away.
+                    thread::sleep(TURN);
                 }
                 continue;
             }
