@@ -143,6 +143,7 @@ impl<'c> App<'c> {
         operation: impl FnOnce(&mut Self, Unlocked<'_>, UserPresent, P) -> Result<T>,
     ) -> Result<T> {
         let mut vault = self.open(keys)?;
+        let id = vault.id();
         let shown = show(self, &mut vault)?;
         if let Some(left) = vault.tries_left_if_fewer()? {
             self.note(crate::terminal::tries(left));
@@ -154,6 +155,10 @@ impl<'c> App<'c> {
                 drop(vault);
                 let pin = self.pin("PIN: ")?;
                 vault = self.open(keys)?;
+                if vault.id() != id {
+                    return Err(Failure::new(Exit::Busy, "the vault was replaced by another one meanwhile")
+                        .next("Nothing was done; look at the new one with \"passhold list\"."));
+                }
                 pin
             } else {
                 self.pin("PIN: ")?
@@ -176,7 +181,7 @@ impl<'c> App<'c> {
     }
 
     /// A PIN that is to be proven.
-    fn pin(&mut self, prompt: &str) -> Result<Pin> {
+    pub(crate) fn pin(&mut self, prompt: &str) -> Result<Pin> {
         // One that can be no vault's PIN is not shown to the TPM, which would count it.
         Pin::new(&self.console.pin(prompt)?).ok_or_else(|| {
             Failure::new(Exit::WrongPin, "that is no PIN: a PIN has 1 to 63 bytes")

@@ -125,15 +125,15 @@ impl Call {
         loop {
             let answer = match receive(&mut stream).map_err(gone)? {
                 Ask::Note(text) => {
-                    console.note(&text);
+                    console.note(&plain(&text));
                     Answer::Heard
                 }
                 Ask::Print(text) => {
-                    console.print(&text)?;
+                    console.print(&plain(&text))?;
                     Answer::Heard
                 }
-                Ask::Line(question) => Answer::Text(console.ask(&question)?.into()),
-                Ask::Pin(prompt) => Answer::Text(console.pin(&prompt)?),
+                Ask::Line(question) => Answer::Text(console.ask(&plain(&question))?.into()),
+                Ask::Pin(prompt) => Answer::Text(console.pin(&plain(&prompt))?),
                 Ask::OwnerAuth => console.owner_auth()?.map_or(Answer::Heard, Answer::Text),
                 Ask::Options => {
                     let path = options.as_ref().ok_or_else(unasked)?;
@@ -150,7 +150,7 @@ impl Call {
                 }
                 Ask::End(code, text) => {
                     if let Some(text) = text {
-                        writeln!(io::stderr(), "{text}").ok();
+                        writeln!(io::stderr(), "{}", plain(&text)).ok();
                     }
                     return Ok(ExitCode::from(code));
                 }
@@ -275,8 +275,15 @@ fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
         return Err(ErrorKind::UnexpectedEof.into());
     }
     let mut rest = bytes.as_slice();
-    let message = ciborium::from_reader(&mut rest).map_err(|_| ErrorKind::InvalidData)?;
+    let mut scratch = Zeroizing::new([0; 4096]);
+    let message = ciborium::de::from_reader_with_buffer(&mut rest, &mut *scratch)
+        .map_err(|_| ErrorKind::InvalidData)?;
     if rest.is_empty() { Ok(message) } else { Err(ErrorKind::InvalidData.into()) }
+}
+
+/// Whoever took passholdd over does not take the terminal over too.
+fn plain(text: &str) -> String {
+    text.lines().map(vault_core::printable).collect::<Vec<_>>().join("\n")
 }
 
 fn unasked() -> Failure {

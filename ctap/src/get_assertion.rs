@@ -138,7 +138,9 @@ pub(crate) fn run(
     let mut present = None;
     if up {
         // A silent question before this one has spent nothing.
-        present = chosen.or(confirmed).or_else(|| authenticator.take_presence(env.now));
+        // Who brings no token is not vouched for by somebody else's.
+        let by_token = || request.auth.as_ref().and_then(|_| authenticator.take_presence(env.now));
+        present = chosen.or(confirmed).or_else(by_token);
         if present.is_none() {
             present = Some(env.presence(&Ask::SignIn { account })?);
         }
@@ -234,13 +236,21 @@ fn sign(
         (0x01, Some(parameters::descriptor(made.account.credential_id.as_bytes()))),
         (0x02, bytes(made.data.as_bytes())),
         (0x03, bytes(made.signature.to_der().as_bytes())),
-        (0x04, made.account.discoverable.then(|| parameters::user_entity(&made.account))),
+        (0x04, made.account.discoverable.then(|| user(&made.account))),
         (0x05, number.and_then(uint)),
         (0x06, (selected == Selected::ByPerson).then_some(true.into())),
         (0x07, series.extensions.large_blob_key(&made.account)),
     ]);
     series.until = env.now + NEXT_WITHIN;
     Ok((reply, Some(series).filter(|series| !series.ids.is_empty())))
+}
+
+/// Step 13's user: names are told only where the user was verified.
+fn user(account: &Account) -> Value {
+    match account.takes {
+        Takes::Pin => parameters::user_entity(account),
+        Takes::Presence => map([("id", bytes(account.user_handle.as_bytes()))]),
+    }
 }
 
 /// Step 6.2.3.

@@ -92,7 +92,8 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
         )?,
         None => verification::by_prompt(&ask, env).map_err(refusal)?,
     };
-    let present = present.or_else(|| authenticator.take_presence(env.now));
+    let by_token = || request.auth.as_ref().and_then(|_| authenticator.take_presence(env.now));
+    let present = present.or_else(by_token);
     // Step 12.
     let known = env.vaults.open()?.accounts_of(&request.rp_id)?;
     let excluded =

@@ -22,6 +22,9 @@ use crate::{
     worker::{Signal, Told, Worker},
 };
 
+/// How many packets are taken before what they lead to is done.
+const PACKETS: usize = 64;
+
 /// What ends a device.
 pub(crate) enum End<'a> {
     /// There is something to read.
@@ -43,15 +46,25 @@ impl End<'_> {
 pub(crate) fn run(mut transport: Transport, worker: &Worker, ends: &[End<'_>]) -> Result<()> {
     let mut hid = Hid::default();
     let mut current: Option<(Transaction, Signal)> = None;
+    // A request whose channel was initialized anew meanwhile is answered to nobody, and the next one waits for its end: one
+    // at a time, and one in waiting.
+    let mut waiting: Option<(Transaction, Vec<u8>)> = None;
     while wait(&transport, worker, ends, &hid)? {
         let now = worker.started.elapsed();
-        while let Some(packet) = transport.receive().map_err(Failure::Device)? {
+        for _ in 0..PACKETS {
+            let Some(packet) = transport.receive().map_err(Failure::Device)? else { break };
             hid.receive(&packet, now);
         }
         worker.news.lower();
         loop {
             match worker.told.try_recv() {
-                Ok(Told::Reply(transaction, message)) => hid.reply(transaction, &message),
+                Ok(Told::Reply(transaction, message)) => {
+                    hid.reply(transaction, &message);
+                    current = None;
+                    if let Some((transaction, request)) = waiting.take() {
+                        current = Some((transaction, worker.answer(transaction, request)?));
+                    }
+                }
                 Ok(Told::Waits(transaction, what)) => hid.waits_for(transaction, what, now),
                 Err(TryRecvError::Empty) => break,
                 // It died; nobody is to wait for it for ever.
@@ -64,10 +77,14 @@ pub(crate) fn run(mut transport: Transport, worker: &Worker, ends: &[End<'_>]) -
         while let Some(output) = hid.poll() {
             match output {
                 Output::Send(packet) => transport.send(&packet).map_err(Failure::Device)?,
+                Output::Request(transaction, request) if current.is_some() => {
+                    waiting = Some((transaction, request));
+                }
                 Output::Request(transaction, request) => {
                     current = Some((transaction, worker.answer(transaction, request)?));
                 }
                 Output::Cancel(transaction) => {
+                    waiting.take_if(|(waits, _)| *waits == transaction);
                     if let Some((_, cancelled)) = current.as_ref().filter(|(t, _)| *t == transaction) {
                         cancelled.raise();
                     }

@@ -35,8 +35,11 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How long those at work have to end when the service does.
 const ENDING: Duration = Duration::from_secs(10);
-/// How many connections a user may have at once. Each has a thread.
+/// How many connections a user may have at once, and all users together. Each has a thread.
 const CONNECTIONS: usize = 8;
+const ALL_CONNECTIONS: usize = 256;
+/// How long to wait where nobody can be let in.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Whose vaults there are.
 pub(crate) enum Vaults {
@@ -109,7 +112,11 @@ impl Service {
                 }
                 // It went before it was let in.
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {}
-                Err(e) => return Err(Failure::Device(e)),
+                // No descriptor is left, say: whoever caused that does not end the service of others.
+                Err(e) => {
+                    crate::report(&e);
+                    thread::sleep(PAUSE);
+                }
             }
         }
     }
@@ -152,7 +159,8 @@ impl Service {
     /// None if the user has too many.
     fn enter(self: &Arc<Self>, user: Uid, stream: &UnixStream) -> io::Result<Option<Peer>> {
         let (raw, mut peers) = (user.as_raw(), self.peers());
-        if peers.streams.range((raw, 0)..=(raw, u64::MAX)).count() >= CONNECTIONS {
+        let own = peers.streams.range((raw, 0)..=(raw, u64::MAX)).count();
+        if own >= CONNECTIONS || peers.streams.len() >= ALL_CONNECTIONS {
             return Ok(None);
         }
         let number = peers.next;

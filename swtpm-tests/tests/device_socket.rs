@@ -40,3 +40,24 @@ fn the_socket_of_a_killed_daemon_gives_way() {
     device.restart();
     drop(HidClient::connect(&device.socket()));
 }
+
+/// INIT gives a channel up at once, while the request before is still at work: what piles up is bounded.
+#[test]
+fn requests_that_nobody_waits_for_do_not_pile_up() {
+    let scene = Scene::with_vault();
+    let device = Device::start(scene.dir(), &scene.tpm.tcti(), PIN);
+    let client = HidClient::connect(&device.socket());
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", device.pid())).unwrap().count();
+    let before = descriptors();
+    // Somebody has the vault, so each waits.
+    let busy = vault_core::container::Container::open(scene.dir()).unwrap();
+    for _ in 0..1000 {
+        client.send(0x10, &[0x06, 0xa2, 0x01, 0x01, 0x02, 0x01]);
+        client.send(0x06, b"a nonce!");
+        // Its answer, whatever came before it.
+        while client.receive().0 != 0x06 {}
+    }
+    assert!(descriptors() < before + 10, "{before} and then {}", descriptors());
+    drop(busy);
+    assert_eq!(client.call(0x10, &[0x04]).1[0], 0);
+}

@@ -149,7 +149,7 @@ fn the_prompt_names_site_and_account_and_the_pin_typed_there_is_consent() {
     assert_eq!(desk.make(), OK);
     let told = desk.told();
     // What would rewrite the line is replaced, and what Assuan would unescape is escaped.
-    assert!(told.contains("SETDESC Create a passkey for bob\u{fffd}100%25 at example.org?\n"), "{told}");
+    assert!(told.contains("SETDESC Create a passkey at example.org for \"bob\u{fffd}100%25\"?\n"), "{told}");
     assert!(told.contains("SETPROMPT PIN:\n") && told.contains("SETTIMEOUT 60\n"), "{told}");
     assert!(!told.contains("SETERROR"), "{told}");
     assert_eq!(desk.passkeys(), 1);
@@ -233,7 +233,7 @@ fn of_several_passkeys_one_after_the_other_is_offered() {
     assert!(chosen, "{answer:?}");
     let asked: Vec<_> =
         desk.told().lines().filter_map(|l| l.strip_prefix("SETDESC ")).map(str::to_owned).collect();
-    let (alice, bob) = ("Sign in to example.org as alice?", "Sign in to example.org as bob?");
+    let (alice, bob) = ("Sign in to example.org as \"alice\"?", "Sign in to example.org as \"bob\"?");
     assert_eq!(asked, [bob, alice, alice]);
     desk.person(&[not_this, not_this]);
     assert_eq!(desk.sign_in().0, OPERATION_DENIED);

@@ -323,8 +323,12 @@ fn a_vault_of_ones_own_is_given_to_the_service_and_is_there_once() {
     let enroll = system.passhold.call(["enroll", "--origin", "https://example.org"]).pin(PIN);
     enroll.options(&creation_options("example.org", "alice", "none")).run().expect_code(0);
     let own = system.passhold.vault();
-    let adopt = || system.call(0, &["vault", "adopt"]).arg(&own).run();
+    let adopt = || system.call(0, &["vault", "adopt"]).arg(&own).pin(PIN).run();
     let kept = fs::read(own.join("vault.db")).unwrap();
+    // Whoever has a copy and not the PIN gets nothing by it.
+    system.call(0, &["vault", "adopt"]).arg(&own).pin("739184").run().expect_code(5);
+    system.call(0, &["list"]).run().expect_code(4);
+    assert!(own.join("vault.db").exists());
     adopt().expect_code(0);
     assert!(!own.join("vault.db").exists());
     let sign = || system.call(0, &["sign", "--origin", "https://example.org"]).pin(PIN);
@@ -344,12 +348,12 @@ fn a_vault_of_ones_own_is_given_to_the_service_and_is_there_once() {
     system.call(0, &["wipe", "--yes"]).run().expect_code(0);
     let other = TestTpm::start().unwrap();
     let elsewhere = Passhold::with_vault(&other);
-    let foreign = system.call(0, &["vault", "adopt"]).arg(elsewhere.vault()).run().expect_code(9);
+    let foreign = system.call(0, &["vault", "adopt"]).arg(elsewhere.vault()).pin(PIN).run().expect_code(9);
     assert!(elsewhere.vault().join("vault.db").exists(), "{}", foreign.stderr);
     let junk = system.dir.path().join("junk");
     fs::create_dir(&junk).unwrap();
     fs::write(junk.join("vault.db"), "no database").unwrap();
-    system.call(0, &["vault", "adopt"]).arg(&junk).run().expect_code(10);
+    system.call(0, &["vault", "adopt"]).arg(&junk).pin(PIN).run().expect_code(10);
     system.call(0, &["list"]).run().expect_code(4);
     // Without a service there is nobody to give it to.
     let alone = system.passhold.call(["vault", "adopt"]).run().expect_code(2);

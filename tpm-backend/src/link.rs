@@ -181,6 +181,20 @@ impl Link {
         Ok(Some((found.into(), name.value().to_vec())))
     }
 
+    /// Whether the vault was not wiped, in an answer that is authenticated.
+    pub(crate) fn require_secret_index(&mut self) -> Result<()> {
+        let sec = self.place.sec.clone();
+        match self.look_up(sec.index)? {
+            None => Err(KeyStoreError::Erased),
+            Some((handle, name)) if name == sec.written() => {
+                // libtss2 knows an index by one handle only.
+                self.sec = Some(handle);
+                Ok(())
+            }
+            Some(_) => Err(KeyStoreError::Replaced { what: "the secret index" }),
+        }
+    }
+
     /// Finds an index of the vault. That it is gone, or another's, is only believed of the TPM itself.
     fn find(&mut self, index: fn(&Place) -> &NvIndex, what: &'static str) -> Result<NvIndexHandle> {
         let index = index(&self.place).clone();

@@ -44,6 +44,8 @@ pub(crate) fn sign(
     key: &KeyBlob,
     digest: &[u8; 32],
 ) -> Result<Signature> {
+    // Nothing else here would notice that the vault was wiped.
+    link.require_secret_index()?;
     let key = load(link, parent, key)?;
     // Its authorization is empty: nothing to hide, so no session. Whoever changes the signature only breaks it.
     let signature = keys::sign(link, AuthSession::Password, key, digest)?;
@@ -57,6 +59,7 @@ pub(crate) fn prf(
     key: &KeyBlob,
     salts: &[Secret],
 ) -> Result<Vec<Secret>> {
+    link.require_secret_index()?;
     let key = load(link, parent, key)?;
     let outputs = keys::prf(link, key, salts, |link| link.hmac())?;
     link.tpm.flush(key)?;

@@ -13,7 +13,7 @@ mod text;
 mod vault;
 pub mod webauthn;
 
-pub use text::printable;
+pub use text::{cut, printable};
 pub use vault::{
     Assertion, CeremonyError, MadeCredential, NewCredential, OpenError, PIN_LIMIT, TriesLeft, UnlockError,
     Unlocked, Vault, VaultError, Wiped, clear_remains, setup, wipe,

@@ -1,11 +1,11 @@
 use std::path::Path;
 
 use serde_json::json;
-use vault_core::container::{Arrival, Arrived, Container};
+use vault_core::{Vault, container::Arrival};
 
 use crate::{
     app::App,
-    failure::{Exit, Failure, Result},
+    failure::{Exit, Failure, Result, unlock_failure},
 };
 
 /// Its end is told by an empty part. The file goes from where it was once it is safe here.
@@ -14,6 +14,7 @@ pub(crate) fn run(app: &mut App<'_>, from: Option<&Path>) -> Result<()> {
         return Err(Failure::new(Exit::Usage, "there is no passholdd to give the vault to")
             .next("Start the service; \"passhold --socket PATH vault adopt\" names another socket."));
     }
+    let mut keys = app.keys()?;
     let mut arrival = Arrival::begin(&app.dir)?;
     loop {
         let part = app.console.vault_part(from)?;
@@ -22,16 +23,15 @@ pub(crate) fn run(app: &mut App<'_>, from: Option<&Path>) -> Result<()> {
         }
         arrival.append(&part)?;
     }
-    let (container, arrived) = arrival.settle()?;
-    drop(container);
-    let mut keys = app.keys()?;
-    if let Err(failure) = app.open(&mut keys).map(drop) {
-        // Whatever it is, this TPM cannot open it. It stays where it came from.
-        if arrived == Arrived::Now {
-            Container::open(&app.dir)?.remove()?;
-        }
-        return Err(failure);
+    // A copy of somebody else's file is not enough to have his vault: he who brings it knows its PIN.
+    let mut vault = Vault::open_container(arrival.open()?, &mut keys.tpm)?;
+    app.note("give the vault to passholdd");
+    let pin = app.pin("PIN: ")?;
+    if let Err(refused) = vault.unlock(&pin.material()).map(drop) {
+        return Err(unlock_failure(refused, &app.dir));
     }
+    drop(vault);
+    arrival.settle()?;
     app.console.vault_is_taken()?;
     let dir = app.dir.clone();
     app.print(&json!({"adopted": dir}), || "passholdd keeps the vault now.".to_owned())

@@ -1,13 +1,16 @@
 //! What prompts say.
 
 use ctap::{Ask, Permissions};
-use vault_core::{container::Account, printable, webauthn::RpId};
+use vault_core::{container::Account, cut, printable, webauthn::RpId};
+
+/// How much of a name that a site gave is shown, in bytes.
+const SHOWN: usize = 64;
 
 /// The question that goes with `ask`.
 pub(super) fn question(ask: &Ask<'_>) -> String {
     match ask {
         Ask::Create { rp_id, user } => {
-            format!("Create a passkey for {} at {}?", named(&user.name), rp_id)
+            format!("Create a passkey at {rp_id} for {}?", named(&user.name))
         }
         Ask::SignIn { account } => sign_in(account),
         Ask::Unlock { rp_id, permissions } => format!("A program wants to {}.", wishes(*rp_id, *permissions)),
@@ -43,5 +46,7 @@ pub(super) fn sign_in(account: &Account) -> String {
 }
 
 fn named(name: &str) -> String {
-    if name.is_empty() { "an account without a name".to_owned() } else { printable(name) }
+    // In quotes, and not so long that it could say anything beyond a name.
+    let name = cut(&printable(name), SHOWN).replace('"', "'");
+    if name.is_empty() { "an account without a name".to_owned() } else { format!("\"{name}\"") }
 }

@@ -110,7 +110,7 @@ struct Bench {
     person: Told,
     now: Duration,
     // Last: the vault lies in them.
-    _tpm: TestTpm,
+    tpm: TestTpm,
     _home: TempDir,
 }
 
@@ -122,7 +122,7 @@ impl Bench {
             vault: Folder { dir: home.path().join("vault"), tpm: tpm.key_store() },
             person: Told { answer: Ok(()), pin: PIN, choice: 0, asked: Vec::new() },
             now: Duration::from_secs(1000),
-            _tpm: tpm,
+            tpm,
             _home: home,
         }
     }
@@ -185,6 +185,10 @@ impl Bench {
 
     fn vault_accounts(&mut self) -> usize {
         self.vault.open().unwrap().accounts().unwrap().len()
+    }
+
+    fn another_tpm(&self) -> Tpm {
+        self.tpm.key_store()
     }
 
     fn vault_takes(&mut self) -> Vec<vault_core::container::Takes> {

@@ -167,3 +167,39 @@ fn its_key_cannot_leave_the_tpm_either() {
     // fixedTPM, fixedParent, sensitiveDataOrigin; userWithAuth, noDA, sign.
     assert_eq!(attributes, 0x0004_0472);
 }
+
+/// §6.2.2 step 9: presence that vouches for a token's holder vouches for nobody else.
+#[test]
+fn a_request_without_a_token_spends_nobodys_presence() {
+    let mut bench = Bench::new();
+    toggle(&mut bench);
+    let (passkey, _) = make(&mut bench, 1);
+    let platform = bench.platform(2);
+    for (permissions, rp_id) in [(0x04, None), (0x02, Some("example.com"))] {
+        bench.ok(0x06, &platform.token_using_uv(permissions, rp_id));
+        bench.person.asked.clear();
+        assert_eq!(flags(&bench.ok(0x02, &named(&passkey))), UP);
+        assert_eq!(bench.person.asked.len(), 1, "somebody was asked");
+    }
+}
+
+#[test]
+fn it_does_not_tell_names_and_does_not_outlive_a_wipe() {
+    let mut bench = Bench::new();
+    toggle(&mut bench);
+    let (passkey, _) = make(&mut bench, 1);
+    let answer = bench.ok(0x02, &get_assertion::request());
+    let user = member(&answer, 4).unwrap().as_map().unwrap();
+    assert_eq!(user.len(), 1, "{user:?}");
+    // A kept copy, put back after a wipe that another process made.
+    let kept = std::fs::read(bench.vault.dir.join("vault.db")).unwrap();
+    // As a daemon does: it remembers the container key.
+    bench.vault.tpm = bench.another_tpm().keeping();
+    bench.ok(0x02, &named(&passkey));
+    bench.vault.tpm.park();
+    vault_core::wipe(&bench.vault.dir.clone(), &mut bench.another_tpm()).unwrap();
+    std::fs::write(bench.vault.dir.join("vault.db"), kept).unwrap();
+    bench.vault.tpm.park();
+    let (status, _) = bench.call(0x02, &named(&passkey));
+    assert_eq!(status, Status::Other.code());
+}

@@ -119,18 +119,9 @@ pub struct Arrival {
     room: u64,
 }
 
-/// Whether what arrived was there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrived {
-    /// It is new here.
-    Now,
-    /// It came before; nothing was changed.
-    Before,
-}
-
 impl Arrival {
     /// The longest file that is taken.
-    pub const LONGEST: u64 = 256 << 20;
+    pub const LONGEST: u64 = 64 << 20;
 
     /// Makes `dir` with mode 0700 if it is missing, and locks it.
     pub fn begin(dir: &Path) -> Result<Self, ContainerError> {
@@ -149,34 +140,33 @@ impl Arrival {
         self.draft.write_all(part).map_err(|source| io_error(&path, source))
     }
 
-    /// Gives it its name. Another vault's place is not taken.
-    pub fn settle(self) -> Result<(Container, Arrived), ContainerError> {
-        let Self { dir, lock, draft, .. } = self;
-        let (path, from) = (dir.join(VAULT_FILE), dir.join(DRAFT_FILE));
-        draft.sync_all().map_err(|source| io_error(&from, source))?;
-        let settled = settle(&dir, &path, &from);
-        remove_database(&from)?;
-        Ok((Container::open_locked(&dir, lock)?, settled?))
+    /// Opens it before it has its name: whether it is to have it is yet to be proven.
+    pub fn open(&mut self) -> Result<Container, ContainerError> {
+        let path = self.dir.join(DRAFT_FILE);
+        self.draft.sync_all().map_err(|source| io_error(&path, source))?;
+        Container::open_file(&self.dir, self.lock.clone(), DRAFT_FILE)
+    }
+
+    /// Gives it its name, once it is closed. Another vault's place is not taken.
+    pub fn settle(self) -> Result<(), ContainerError> {
+        let (path, from) = (self.dir.join(VAULT_FILE), self.dir.join(DRAFT_FILE));
+        if Container::exists(&self.dir)? {
+            let header = |name| Header::load(&Container::open_file(&self.dir, self.lock.clone(), name)?.db);
+            // It came before, and nothing happened since, here or there.
+            let same = header(VAULT_FILE)? == header(DRAFT_FILE)?;
+            return if same { Ok(()) } else { Err(ContainerError::Exists { dir: self.dir.clone() }) };
+        }
+        remove_database(&path)?;
+        fs::rename(&from, &path).map_err(|source| io_error(&path, source))?;
+        sync(&self.dir)
     }
 }
 
-fn settle(dir: &Path, path: &Path, from: &Path) -> Result<Arrived, ContainerError> {
-    let vault_id = |path: &Path| {
-        let db = connect(path).map_err(|e| no_database(e, path))?;
-        check_format(&db, path)?;
-        let vault_id = Header::load(&db)?.0.vault_id;
-        db.close().map_err(|(_, e)| e)?;
-        Ok::<_, ContainerError>(vault_id)
-    };
-    let arrived = vault_id(from)?;
-    if Container::exists(dir)? {
-        let same = vault_id(path)? == arrived;
-        return if same { Ok(Arrived::Before) } else { Err(ContainerError::Exists { dir: dir.to_owned() }) };
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        // What is left of it is overwritten by the next one.
+        remove_database(&self.dir.join(DRAFT_FILE)).ok();
     }
-    remove_database(path)?;
-    fs::rename(from, path).map_err(|source| io_error(path, source))?;
-    sync(dir)?;
-    Ok(Arrived::Now)
 }
 
 /// A locked container whose key has not been had yet: only the header can be read, unauthenticated.
@@ -204,7 +194,11 @@ impl Container {
 
     /// Opens the container in `dir`, whose lock is held already.
     pub fn open_locked(dir: &Path, lock: Lock) -> Result<Self, ContainerError> {
-        let path = dir.join(VAULT_FILE);
+        Self::open_file(dir, lock, VAULT_FILE)
+    }
+
+    fn open_file(dir: &Path, lock: Lock, name: &str) -> Result<Self, ContainerError> {
+        let path = dir.join(name);
         let db = connect(&path).map_err(|e| no_database(e, &path))?;
         check_format(&db, &path)?;
         // Only now: it writes to the file.

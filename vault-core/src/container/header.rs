@@ -5,6 +5,9 @@ use sha2::{Digest as _, Sha256};
 use super::{ContainerError, Damage, seal::Sealer, tree::Digest};
 use crate::keystore::{Anchor, TpmKind};
 
+/// An anchor has about 600 bytes, settings with everything at its longest about 10,000.
+const LONGEST_COLUMN: i64 = 32 * 1024;
+
 /// Where a vault is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum State {
@@ -32,6 +35,13 @@ pub(super) struct Header {
 impl Header {
     /// Reads the header and its authentication code; nothing is authenticated yet.
     pub(super) fn load(db: &Connection) -> Result<(Self, [u8; 32]), ContainerError> {
+        // Before any of it is authentic: what is longer was not written by us, and is not fetched.
+        let fits =
+            "SELECT max(length(anchor), length(settings), length(state), length(kind)) <= ?1 FROM header";
+        let fits: Option<bool> = db.query_row(fits, [LONGEST_COLUMN], |row| row.get(0)).optional()?;
+        if fits == Some(false) {
+            return Err(Damage::Header.into());
+        }
         let columns = "SELECT vault_id, state, anchor, kind, generation, root, mac, settings FROM header";
         let row = db
             .query_row(columns, [], |row| {

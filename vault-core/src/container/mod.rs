@@ -14,7 +14,7 @@ mod store;
 mod tree;
 
 pub use account::{Account, AccountId, Extras, LargeBlobKey, Takes};
-pub use file::{Arrival, Arrived, Container, LOCK_FILE, Lock, VAULT_FILE, Vacancy};
+pub use file::{Arrival, Container, LOCK_FILE, Lock, VAULT_FILE, Vacancy};
 pub use header::State;
 pub use settings::{PersistentToken, Settings};
 pub use store::Store;

@@ -15,6 +15,7 @@ use crate::{
     container::{Account, AccountId, Container, ContainerError, Settings, State, Store},
     keystore::{KeyBlob, KeyStore, KeyStoreError, Then, TpmStatus},
     pin::{PinMaterial, PinSecrets},
+    text::kept,
     webauthn::{ClientDataHash, CreateRequest, GetRequest, RpId, User, UserPresent},
 };
 
@@ -112,6 +113,12 @@ impl<'k> Vault<'k> {
         Ok(accounts.into_iter().find(|(_, account)| request.excludes(&account.credential_id)))
     }
 
+    /// The vault's random id.
+    #[must_use]
+    pub fn id(&self) -> [u8; 16] {
+        *self.store.vault_id()
+    }
+
     /// What the vault keeps besides its passkeys.
     pub fn settings(&self) -> Result<Settings, ContainerError> {
         self.store.settings()
@@ -124,6 +131,7 @@ impl<'k> Vault<'k> {
         label: Option<String>,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<Account, ContainerError> {
+        let label = label.map(|label| kept(&label));
         let account = Account { label, ..self.store.account(id)? };
         self.store.update(id, &account, rng)?;
         Ok(account)
@@ -136,7 +144,7 @@ impl<'k> Vault<'k> {
         user: &User,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<(), ContainerError> {
-        let (user_name, display_name) = (user.name.clone(), user.display_name.clone());
+        let (user_name, display_name) = (kept(&user.name), kept(&user.display_name));
         let account = Account { user_name, display_name, ..self.store.account(id)? };
         self.store.update(id, &account, rng)
     }

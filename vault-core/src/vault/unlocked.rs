@@ -5,6 +5,7 @@ use crate::{
     container::{Account, AccountId, ContainerError, Damage, Extras, Settings, Store, Takes},
     keystore::{KeyBlob, KeyStore, KeyStoreError, PresenceParent, PublicKey, Signature, Then, UnlockedKeys},
     pin::{PinMaterial, PinSecrets},
+    text::kept,
     vault::{CeremonyError, VaultError},
     webauthn::{
         Attestation, Attested, AuthenticationResponse, AuthenticatorData, ClientDataHash, CreateRequest,
@@ -111,10 +112,10 @@ impl<'v> Unlocked<'v> {
         }
         let account = Account {
             rp_id: new.rp_id.clone(),
-            rp_name: new.rp_name.to_owned(),
+            rp_name: kept(new.rp_name),
             user_handle: new.user.handle.clone(),
-            user_name: new.user.name.clone(),
-            display_name: new.user.display_name.clone(),
+            user_name: kept(&new.user.name),
+            display_name: kept(&new.user.display_name),
             label: None,
             credential_id: id,
             discoverable: new.discoverable,
