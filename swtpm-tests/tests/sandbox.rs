@@ -177,7 +177,8 @@ fn every_thread_is_locked_in_and_the_memory_is_locked() {
     ] {
         settle(&device);
         let threads = threads(device.pid());
-        assert_eq!(threads.len(), 2);
+        // The device, the authenticator, and the one that waits for SIGUSR1.
+        assert_eq!(threads.len(), 3);
         for thread in threads {
             assert_eq!(status(device.pid(), thread, "NoNewPrivs"), "1");
             assert_eq!(status(device.pid(), thread, "Seccomp"), "2");
