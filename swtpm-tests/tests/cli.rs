@@ -114,6 +114,23 @@ fn exit_0_rename_gives_a_name_and_an_empty_one_takes_it_back() {
 }
 
 #[test]
+fn exit_0_a_name_without_end_is_cut() {
+    let desk = Desk::with_vault();
+    // Three bytes each: 256 is no multiple of them.
+    let endless = "\u{2603}".repeat(10_000);
+    let mut options: Value = serde_json::from_str(&creation_options(RP_ID, "alice", "none")).unwrap();
+    for name in ["name", "displayName"] {
+        options["user"][name] = json!(endless);
+    }
+    let enroll = desk.passhold.call(["enroll", "--origin", "https://example.org"]).pin(PIN);
+    enroll.options(&options.to_string()).run().expect_code(0);
+    let kept = "\u{2603}".repeat(85);
+    assert_eq!(desk.json(["rename", "1", &endless])["name"], json!(kept));
+    let account = desk.json(["show", "1"]);
+    assert_eq!((&account["userName"], &account["displayName"]), (&json!(kept), &json!(kept)));
+}
+
+#[test]
 fn exit_0_delete_takes_the_passkey_away() {
     let desk = Desk::with_vault();
     for user in ["alice", "bob"] {

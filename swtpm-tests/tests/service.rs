@@ -338,12 +338,21 @@ fn a_vault_of_ones_own_is_given_to_the_service_and_is_there_once() {
     adopt().expect_code(0);
     assert!(!own.join("vault.db").exists());
     sign().stdin(request_options("example.org")).run().expect_code(0);
+    // Nor is what happened since lost: where the old one was used on, it stays.
+    fs::write(own.join("vault.db"), &kept).unwrap();
+    let enroll = system.passhold.call(["enroll", "--origin", "https://example.org"]).pin(PIN);
+    enroll.options(&creation_options("example.org", "bob", "none")).run().expect_code(0);
+    adopt().expect_code(18);
+    assert_eq!(
+        system.passhold.call(["--json", "list"]).run().expect_code(0).json().as_array().unwrap().len(),
+        2
+    );
+    fs::remove_file(own.join("vault.db")).unwrap();
     // Another vault does not take its place, and stays where it is.
     system.passhold.call(["setup"]).pin(PIN).run().expect_code(0);
     let refused = adopt().expect_code(18);
     assert!(refused.stderr.contains("there is a vault"), "{}", refused.stderr);
     system.passhold.call(["list"]).run().expect_code(0);
-    sign().stdin(request_options("example.org")).run().expect_code(0);
     // What is none, or of another TPM, is not taken either.
     system.call(0, &["wipe", "--yes"]).run().expect_code(0);
     let other = TestTpm::start().unwrap();
@@ -383,6 +392,49 @@ fn the_service_gets_no_file_but_the_commands_own() {
         let length = u32::from_be_bytes(sent[..4].try_into().unwrap());
         assert_eq!(sent.len(), 4 + usize::try_from(length).unwrap(), "nothing but the command itself");
     }
+}
+
+/// Whoever took the service over does not take the caller's terminal over too.
+#[test]
+fn what_the_service_says_cannot_command_a_terminal() {
+    let home = Passhold::new("unused");
+    let socket = home.home().join("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let listed = thread::spawn({
+        let call = home.bare(["--socket"]).arg(&socket).arg("list");
+        move || call.run()
+    });
+    let (mut stream, _) = listener.accept().unwrap();
+    let escape = ciborium::Value::from("\u{1b}[2Jgone\u{9b}31m\u{7}");
+    let end = ciborium::Value::Array(vec![0.into(), escape.clone()]);
+    for (ask, what) in [("Note", escape.clone()), ("Print", escape), ("End", end)] {
+        let mut message = Vec::new();
+        ciborium::into_writer(&ciborium::Value::Map(vec![(ask.into(), what)]), &mut message).unwrap();
+        stream.write_all(&u32::try_from(message.len()).unwrap().to_be_bytes()).unwrap();
+        stream.write_all(&message).unwrap();
+    }
+    let run = listed.join().unwrap().expect_code(0);
+    let said = [run.stdout, run.stderr].concat();
+    assert_eq!(said.matches("gone").count(), 3, "{said:?}");
+    assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
+}
+
+/// No descriptor is left, and who is there goes on being served.
+#[test]
+fn whoever_takes_its_last_descriptor_does_not_end_it() {
+    let mut system = System::start();
+    let pid = system.daemon.id().to_string();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let limit = format!("--nofile={}:", open + 4);
+    assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
+    let many: Vec<_> = (0..20).map(|_| UnixStream::connect(system.socket()).unwrap()).collect();
+    thread::sleep(Duration::from_millis(500));
+    assert!(system.daemon.try_wait().unwrap().is_none(), "passholdd ended");
+    drop(many);
+    assert!(Command::new("prlimit").args(["--pid", &pid, "--nofile=1024:"]).status().unwrap().success());
+    eventually("it serves again", || {
+        system.passhold.bare(["--socket"]).arg(system.socket()).arg("list").run().code() == Some(4)
+    });
 }
 
 #[test]

@@ -84,6 +84,23 @@ fn a_wrong_pin_shows_the_tries_left_and_is_asked_for_again() {
     assert_eq!(desk.tries_left(), 8);
 }
 
+/// While somebody types, others use the vault; even so what was shown is what is done.
+#[test]
+fn a_vault_that_was_replaced_while_somebody_typed_is_left_alone() {
+    let desk = Desk::with_accounts(&["alice"]);
+    let mut terminal = desk.passhold.call(["delete", "1"]).on_terminal();
+    terminal.wait_for("PIN: ");
+    desk.passhold.call(["wipe", "--yes"]).run().expect_code(0);
+    desk.passhold.call(["setup"]).pin(PIN).run().expect_code(0);
+    let enroll = desk.passhold.call(["enroll", "--origin", "https://example.org"]).pin(PIN);
+    enroll.options(&creation_options("example.org", "bob", "none")).run().expect_code(0);
+    terminal.type_hidden(PIN);
+    assert_eq!(terminal.wait().code(), Some(12));
+    assert!(terminal.screen().contains("the vault was replaced by another one meanwhile"));
+    let left = desk.passhold.call(["--json", "list"]).run().expect_code(0).json();
+    assert_eq!(left[0]["userName"], "bob");
+}
+
 #[test]
 fn the_third_wrong_pin_ends_the_command() {
     let desk = Desk::with_accounts(&["alice"]);

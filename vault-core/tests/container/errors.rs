@@ -45,6 +45,16 @@ fn a_folder_without_a_vault_is_told() {
     assert_eq!(fs::read_dir(bench.dir()).unwrap().count(), 0);
 }
 
+/// What is not authentic yet is not fetched where it is longer than we ever wrote: another user's file is read in a process that
+/// has everybody's.
+#[test]
+fn a_header_of_any_length_is_refused_before_it_is_read() {
+    for column in ["anchor", "settings"] {
+        let error = refused(&format!("UPDATE header SET {column} = zeroblob(300000000)"));
+        assert!(matches!(error, ContainerError::Damaged { what: Damage::Header }), "{column}: {error}");
+    }
+}
+
 #[test]
 fn a_vault_is_never_made_over_another() {
     let bench = Bench::small();
