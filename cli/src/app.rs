@@ -17,9 +17,10 @@ use vault_core::{
 
 use crate::{
     args::Global,
-    config::Folders,
+    config::{Config, default_vault},
     console::Console,
     failure::{Exit, Failure, Result, unlock_failure},
+    ipc::Place,
 };
 
 const DEFAULT_TPM: &str = "device:/dev/tpmrm0";
@@ -54,9 +55,7 @@ pub(crate) struct Keys {
 
 impl<'c> App<'c> {
     /// As the command line and the config file say.
-    pub fn new(global: Global, console: &'c mut dyn Console) -> Result<Self> {
-        let folders = Folders::find()?;
-        let config = folders.read_config()?;
+    pub fn new(global: Global, config: Config, console: &'c mut dyn Console) -> Result<Self> {
         let min = config.min_pin_length;
         let policy = min.map_or(Some(PinPolicy::default()), PinPolicy::with_min_length).ok_or_else(|| {
             Failure::new(Exit::Usage, "min-pin-length in the config file is not between 4 and 63")
@@ -64,7 +63,7 @@ impl<'c> App<'c> {
         })?;
         Ok(Self {
             console,
-            dir: global.vault.or(config.vault).unwrap_or(folders.data),
+            dir: global.vault.or(config.vault).map_or_else(default_vault, Ok)?,
             json: global.json,
             policy,
             serves: false,
@@ -73,13 +72,8 @@ impl<'c> App<'c> {
     }
 
     /// For another program, which decides whose vault it is.
-    pub fn for_vault(
-        dir: PathBuf,
-        tpm: String,
-        policy: PinPolicy,
-        json: bool,
-        console: &'c mut dyn Console,
-    ) -> Self {
+    pub fn at(place: Place, json: bool, console: &'c mut dyn Console) -> Self {
+        let Place { dir, tpm, policy } = place;
         Self { console, dir, json, policy, serves: true, tpm }
     }
 

@@ -10,13 +10,13 @@ use zeroize::Zeroizing;
 
 use crate::{
     args::Global,
-    config::Folders,
+    config::default_vault,
     failure::{Exit, Failure, Result},
     terminal::{self, PinSource},
 };
 
 /// No relying party's options are longer.
-pub(crate) const LONGEST_OPTIONS: u64 = 1 << 20;
+pub(crate) const LONGEST_OPTIONS: usize = 1 << 20;
 
 /// How much of a vault's file is sent at once.
 const PART: u64 = 1 << 19;
@@ -112,8 +112,7 @@ impl Console for Local {
 
     fn vault_part(&mut self, dir: Option<&Path>) -> Result<Vec<u8>> {
         if self.leaving.is_none() {
-            let dir =
-                dir.map_or_else(|| Folders::find().map(|folders| folders.data), |dir| Ok(dir.to_owned()))?;
+            let dir = dir.map_or_else(default_vault, |dir| Ok(dir.to_owned()))?;
             // A vault at rest is one file: closing it sees to that.
             let lock = Container::open(&dir)?.lock();
             let path = dir.join(VAULT_FILE);
@@ -143,22 +142,21 @@ fn read_options(path: &Path) -> Result<String> {
             .next("Give the relying party's options with --options FILE, or pipe them in.")
     };
     let mut json = Vec::new();
+    let one_too_many = u64::try_from(LONGEST_OPTIONS + 1).unwrap_or(u64::MAX);
     if path == Path::new("-") {
         if terminal::stdin_is_a_terminal() {
             return Err(Failure::new(Exit::Usage, "there are no options on standard input")
                 .next("Give the relying party's options with --options FILE, or pipe them in."));
         }
-        std::io::stdin().take(LONGEST_OPTIONS + 1).read_to_end(&mut json).map_err(unreadable)?;
+        std::io::stdin().take(one_too_many).read_to_end(&mut json).map_err(unreadable)?;
     } else {
-        File::open(path)
-            .and_then(|f| f.take(LONGEST_OPTIONS + 1).read_to_end(&mut json))
-            .map_err(unreadable)?;
+        File::open(path).and_then(|f| f.take(one_too_many).read_to_end(&mut json)).map_err(unreadable)?;
     }
     let refused = |why: &str| {
         Failure::new(Exit::Request, format!("the options are {why}"))
             .next("Give the options as the relying party sent them.")
     };
-    if u64::try_from(json.len()).is_ok_and(|len| len > LONGEST_OPTIONS) {
+    if json.len() > LONGEST_OPTIONS {
         return Err(refused("longer than 1 MiB"));
     }
     String::from_utf8(json).map_err(|_| refused("not UTF-8"))

@@ -1,5 +1,4 @@
-//! How `passhold` has passholdd run a command: the command goes there, and what it asks and tells comes back. A message is a
-//! length (4 bytes, big-endian) and that much CBOR.
+//! How `passhold` has passholdd run a command: the command goes there, and what it asks and tells comes back.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -15,13 +14,14 @@ use zeroize::Zeroizing;
 use crate::{
     app::App,
     args::{Command, Global, Vault},
-    config::Folders,
+    config::Config,
     console::{Console, LONGEST_OPTIONS, Local},
     failure::{Exit, Failure, Result},
+    frame,
 };
 
 /// The longest message: a relying party's options, and what goes around them.
-const LONGEST: u64 = LONGEST_OPTIONS + 1024;
+const LONGEST: usize = LONGEST_OPTIONS + 1024;
 
 /// What a program says first.
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,25 +82,24 @@ pub const SYSTEM_SOCKET: &str = "/run/passhold/socket";
 /// Where it does as one user, under `$XDG_RUNTIME_DIR`.
 const USER_SOCKET: &str = "passhold/socket";
 
-/// passholdd, if it runs and the command line and the config file do not say otherwise.
-pub fn find(global: &Global) -> Result<Option<UnixStream>> {
-    if let Some(path) = &global.socket {
-        return UnixStream::connect(path).map(Some).map_err(|e| {
-            Failure::unexpected(format!("passholdd does not answer at {}", path.display()), e)
-                .next("Start it, or leave --socket out.")
-        });
-    }
-    let config = Folders::find()?.read_config()?;
+/// passholdd, where the command line says it is.
+pub fn connect(socket: &Path) -> Result<UnixStream> {
+    UnixStream::connect(socket).map_err(|e| {
+        Failure::unexpected(format!("passholdd does not answer at {}", socket.display()), e)
+            .next("Start it, or leave --socket out.")
+    })
+}
+
+/// passholdd, if it runs and neither the command line nor the config file says where the vault or its TPM is.
+#[must_use]
+pub fn find(global: &Global, config: &Config) -> Option<UnixStream> {
     let named = [global.tpm.is_some(), global.vault.is_some(), config.tpm.is_some(), config.vault.is_some()];
     if global.direct || named.contains(&true) {
-        return Ok(None);
+        return None;
     }
     let own = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| Path::new(&dir).join(USER_SOCKET));
     // One that nobody listens on any more is none.
-    Ok([Some(SYSTEM_SOCKET.into()), own]
-        .into_iter()
-        .flatten()
-        .find_map(|path| UnixStream::connect(path).ok()))
+    [Some(SYSTEM_SOCKET.into()), own].into_iter().flatten().find_map(|path| UnixStream::connect(path).ok())
 }
 
 impl Call {
@@ -163,7 +162,7 @@ impl Call {
     pub fn serve(self, stream: UnixStream, place: Place) -> io::Result<()> {
         let Self { command, json, pin_is_typed, gives_owner_auth } = self;
         let mut console = Remote { stream, pin_is_typed, gives_owner_auth };
-        let mut app = App::for_vault(place.dir, place.tpm, place.policy, json, &mut console);
+        let mut app = App::at(place, json, &mut console);
         let (code, text) = match crate::run(&mut app, command) {
             Ok(()) => (0, None),
             Err(failure) => {
@@ -253,32 +252,11 @@ impl Console for Remote {
 }
 
 fn send(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(1024));
-    bytes.extend([0; 4]);
-    ciborium::into_writer(message, &mut *bytes).map_err(io::Error::other)?;
-    let length = u32::try_from(bytes.len() - 4).map_err(|_| ErrorKind::InvalidInput)?;
-    bytes.iter_mut().zip(length.to_be_bytes()).for_each(|(to, from)| *to = from);
-    stream.write_all(&bytes)
+    stream.write_all(&frame::encode(message, 1024)?)
 }
 
-/// A message, whose length is believed only as far as it comes.
 fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let length = u64::from(u32::from_be_bytes(length));
-    if length > LONGEST {
-        return Err(ErrorKind::InvalidData.into());
-    }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(1024));
-    stream.take(length).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()) != Ok(length) {
-        return Err(ErrorKind::UnexpectedEof.into());
-    }
-    let mut rest = bytes.as_slice();
-    let mut scratch = Zeroizing::new([0; 4096]);
-    let message = ciborium::de::from_reader_with_buffer(&mut rest, &mut *scratch)
-        .map_err(|_| ErrorKind::InvalidData)?;
-    if rest.is_empty() { Ok(message) } else { Err(ErrorKind::InvalidData.into()) }
+    frame::read(stream, LONGEST)?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
 }
 
 /// Whoever took passholdd over does not take the terminal over too.

@@ -7,11 +7,13 @@ mod commands;
 mod config;
 mod console;
 mod failure;
+pub mod frame;
 pub mod ipc;
 mod terminal;
 
 pub use app::{App, patiently};
 pub use args::{Args, Command, Global};
 pub use commands::run;
+pub use config::Config;
 pub use console::{Console, Local};
 pub use failure::{Exit, Failure, Result};

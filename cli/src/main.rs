@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use passhold::{App, Args, Exit, Failure, Local, ipc};
+use passhold::{App, Args, Config, Exit, Failure, Local, ipc};
 
 fn main() -> ExitCode {
     let prepared = tpm_backend::prepare_process();
@@ -19,10 +19,12 @@ fn main() -> ExitCode {
     let run = || {
         prepared.map_err(|e| Failure::unexpected("cannot turn core dumps off", e))?;
         let mut console = Local::new(&args.global)?;
-        if let Some(socket) = ipc::find(&args.global)? {
+        let socket = args.global.socket.as_deref().map(ipc::connect).transpose()?;
+        let config = if socket.is_some() { Config::default() } else { Config::read()? };
+        if let Some(socket) = socket.or_else(|| ipc::find(&args.global, &config)) {
             return ipc::Call::new(args.command, json, &console).relay(socket, &mut console);
         }
-        passhold::run(&mut App::new(args.global, &mut console)?, args.command)?;
+        passhold::run(&mut App::new(args.global, config, &mut console)?, args.command)?;
         Ok(ExitCode::SUCCESS)
     };
     run().unwrap_or_else(|failure| failure.report(json))

@@ -74,7 +74,7 @@ fn run() -> Result<()> {
     }
     let dir = args.vault.clone().unwrap_or_default();
     let vaults = vaults::DirVault::open(dir.clone(), &args.tpm)?;
-    let address = vaults.address();
+    let address = vaults.tpm_address().to_string();
     let prompt = prompt::Prompt::new(&args, &vaults)?;
     let transport = transport::Transport::open(&args.hid, getuid())?;
     let stop = device::stop_signals()?;

@@ -19,7 +19,6 @@ const PRIVATE_SWTPM: &str = "swtpm";
 /// One folder's vault in one TPM.
 pub(crate) struct DirVault {
     dir: PathBuf,
-    address: String,
     // Before the software TPM: what is loaded there is flushed first.
     tpm: Tpm,
     kind: TpmKind,
@@ -48,12 +47,7 @@ impl DirVault {
             _ => {}
         }
         tpm.park();
-        Ok(Self { dir, address, tpm, kind, lock: None, _swtpm: swtpm })
-    }
-
-    /// Where its TPM is, also for others in this process.
-    pub(crate) fn address(&self) -> String {
-        self.address.clone()
+        Ok(Self { dir, tpm, kind, lock: None, _swtpm: swtpm })
     }
 
     /// Where the TPM is.

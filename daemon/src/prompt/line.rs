@@ -14,7 +14,9 @@ use rustix::{
 };
 use zeroize::{Zeroize, Zeroizing};
 
-use super::wire::{self, Answer, LENGTH, LONGEST_ANSWER, LONGEST_QUESTION, Numbered, Question};
+use passhold::frame::{self, LENGTH};
+
+use super::wire::{self, Answer, LONGEST_ANSWER, LONGEST_QUESTION, Numbered, Question};
 
 pub(crate) struct Line {
     /// None once something came that was no answer: nothing that follows could be told apart any more.
@@ -147,9 +149,9 @@ impl Line {
     /// An answer that has come whole.
     fn next_answer(&mut self) -> io::Result<Option<Numbered<Answer>>> {
         let Some((header, rest)) = self.received.split_first_chunk() else { return Ok(None) };
-        let length = wire::length(*header, LONGEST_ANSWER)?;
+        let length = frame::length(*header, LONGEST_ANSWER)?;
         let Some((answer, rest)) = rest.split_at_checked(length) else { return Ok(None) };
-        let (answer, rest) = (wire::decode(answer)?, Zeroizing::new(rest.to_vec()));
+        let (answer, rest) = (frame::decode(answer)?, Zeroizing::new(rest.to_vec()));
         self.received.zeroize();
         self.received.extend(rest.iter());
         Ok(Some(answer))

@@ -2,6 +2,7 @@
 
 mod errors;
 mod life;
+mod presence;
 mod unlocked;
 
 pub use errors::{CeremonyError, OpenError, UnlockError, VaultError};
@@ -11,12 +12,11 @@ pub use unlocked::{Assertion, MadeCredential, NewCredential, Unlocked};
 use std::path::Path;
 
 use crate::{
-    Secret,
     container::{Account, AccountId, Container, ContainerError, Settings, State, Store},
-    keystore::{KeyBlob, KeyStore, KeyStoreError, Then, TpmStatus},
+    keystore::{KeyStore, KeyStoreError, Then, TpmStatus},
     pin::{PinMaterial, PinSecrets},
     text::kept,
-    webauthn::{ClientDataHash, CreateRequest, GetRequest, RpId, User, UserPresent},
+    webauthn::{CreateRequest, GetRequest, RpId, User},
 };
 
 /// An opened vault; the PIN has not been asked for.
@@ -164,25 +164,6 @@ impl<'k> Vault<'k> {
     pub fn tries_left(&mut self) -> Result<TriesLeft, UnlockError> {
         let own = TriesLeft::ByPasshold(PIN_LIMIT.saturating_sub(self.store.wrong_pins()));
         Ok(self.status()?.wrong_pins.map_or(own, |wrong| TriesLeft::ByTpm(wrong.left())))
-    }
-
-    /// Signs in with one passkey of `rp_id` that takes presence alone (WebAuthn Level 3 §6.3.3); no PIN is asked for, and the
-    /// assertion does not say that a user was verified.
-    pub fn get_assertion_by_presence(
-        &mut self,
-        rp_id: &RpId,
-        id: AccountId,
-        client_data: &ClientDataHash,
-        present: Option<UserPresent>,
-        extensions: &ciborium::Value,
-    ) -> Result<Assertion, CeremonyError> {
-        let asked = (rp_id, id);
-        unlocked::get_assertion_by_presence(&self.store, self.keys, asked, client_data, present, extensions)
-    }
-
-    /// HMAC-SHA256 of each salt under such a passkey's [`Extras::prf`](crate::container::Extras::prf).
-    pub fn prf_by_presence(&mut self, key: &KeyBlob, salts: &[Secret]) -> Result<Vec<Secret>, CeremonyError> {
-        unlocked::prf_by_presence(&self.store, self.keys, key, salts)
     }
 
     /// What this vault's TPM is given of a PIN. Takes tens of milliseconds, on purpose.

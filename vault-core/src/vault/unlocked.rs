@@ -3,7 +3,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Secret,
     container::{Account, AccountId, ContainerError, Damage, Extras, Settings, Store, Takes},
-    keystore::{KeyBlob, KeyStore, KeyStoreError, PresenceParent, PublicKey, Signature, Then, UnlockedKeys},
+    keystore::{KeyBlob, KeyStoreError, PresenceParent, PublicKey, Signature, Then, UnlockedKeys},
     pin::{PinMaterial, PinSecrets},
     text::kept,
     vault::{CeremonyError, VaultError},
@@ -283,12 +283,12 @@ fn no_pin_change_due(store: &Store) -> Result<(), CeremonyError> {
     if store.settings()?.pin_change_due { Err(CeremonyError::PinChangeDue) } else { Ok(()) }
 }
 
-fn presence_parent(store: &Store) -> Result<PresenceParent, CeremonyError> {
+pub(super) fn presence_parent(store: &Store) -> Result<PresenceParent, CeremonyError> {
     store.settings()?.presence_parent.ok_or(CeremonyError::NotAllowed)
 }
 
 impl Assertion {
-    fn verified(
+    pub(super) fn verified(
         id: AccountId,
         account: Account,
         data: AuthenticatorData,
@@ -299,36 +299,6 @@ impl Assertion {
         verify(&public, digest, &signature)?;
         Ok(Self { account, data, signature })
     }
-}
-
-/// Signs in with a passkey that takes presence alone.
-pub(super) fn get_assertion_by_presence(
-    store: &Store,
-    keys: &mut dyn KeyStore,
-    (rp_id, id): (&RpId, AccountId),
-    client_data: &ClientDataHash,
-    present: Option<UserPresent>,
-    extensions: &ciborium::Value,
-) -> Result<Assertion, CeremonyError> {
-    let account = store.account(id)?;
-    if account.rp_id != *rp_id || account.takes != Takes::Presence {
-        return Err(CeremonyError::NotAllowed);
-    }
-    let parent = presence_parent(store)?;
-    let data = AuthenticatorData::for_assertion(rp_id, extensions, None, present);
-    let digest = data.digest_to_sign(client_data);
-    let signature = keys.sign_present(store.anchor(), &parent, &account.key, &digest)?;
-    Assertion::verified(id, account, data, signature, &digest)
-}
-
-/// The secrets of such a passkey.
-pub(super) fn prf_by_presence(
-    store: &Store,
-    keys: &mut dyn KeyStore,
-    key: &KeyBlob,
-    salts: &[Secret],
-) -> Result<Vec<Secret>, CeremonyError> {
-    Ok(keys.prf_present(store.anchor(), &presence_parent(store)?, key, salts)?)
 }
 
 /// No signature leaves that its key did not make: whatever happened on the bus, or to a stored blob.
