@@ -4,6 +4,7 @@
 # Usage: browser.sh FOLDER BROWSER PICTURE, where the programs are, chromium or firefox, and the file that gets a picture of the
 # page at its end. Says each claim that holds; the first that does not ends it.
 set -euo pipefail
+. "$(dirname "$0")/claims.sh"
 
 programs=$1 browser=$2 picture=$3
 user=nobody
@@ -13,13 +14,7 @@ mkdir -p $HOME/profile
 chown -R $user $HOME
 cd $HOME
 
-claim() { # claim WHAT COMMAND...
-    local what=$1
-    shift
-    "$@" >output 2>&1 || { echo "NOT: $what: $(tail -n 20 output ./*.log)"; exit 1; }
-    echo "$what"
-}
-as_user() { setpriv --reuid $user --regid nogroup --clear-groups "$@"; }
+as_user() { as $user "$@"; }
 
 # In logind's place, which gives what has this tag to who sits at the machine.
 echo "TAG==\"uaccess\", OWNER=\"$user\"" >/etc/udev/rules.d/99-lab.rules

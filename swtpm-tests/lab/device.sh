@@ -2,6 +2,7 @@
 # Inside the guest: passholdd on /dev/tpmrm0 and /dev/uhid, used by libfido2's own tools and by OpenSSH.
 # Usage: device.sh FOLDER, where the programs are. Says each claim that holds; the first that does not ends it.
 set -euo pipefail
+. "$(dirname "$0")/claims.sh"
 
 programs=$1
 pin=493817205
@@ -10,21 +11,6 @@ mkdir -p $HOME/.ssh
 cd $HOME
 chmod 700 .ssh
 
-claim() { # claim WHAT COMMAND...
-    local what=$1
-    shift
-    "$@" >output 2>&1 </dev/null || { echo "NOT: $what: $(cat output daemon.log)"; exit 1; }
-    echo "$what"
-}
-refused() { # refused WHAT WHY COMMAND...
-    local what=$1 why=$2
-    shift 2
-    if "$@" >output 2>&1 </dev/null || ! grep -q "$why" output; then
-        echo "NOT: $what: $(cat output daemon.log)"
-        exit 1
-    fi
-    echo "$what"
-}
 says() { # says WHAT PATTERN: the last command said so
     grep -q -- "$2" output || { echo "NOT: $1: $(cat output)"; exit 1; }
     echo "$1"

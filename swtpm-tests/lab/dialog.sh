@@ -3,6 +3,7 @@
 # Usage: dialog.sh FOLDER PICTURE, where the programs are, and the file that gets a picture of the window. Says each claim that
 # holds; the first that does not ends it.
 set -euo pipefail
+. "$(dirname "$0")/claims.sh"
 
 programs=$1 picture=$2
 user=nobody
@@ -12,13 +13,7 @@ mkdir -p $HOME
 chown $user $HOME
 cd $HOME
 
-claim() { # claim WHAT COMMAND...
-    local what=$1
-    shift
-    "$@" >output 2>&1 || { echo "NOT: $what: $(tail -n 20 output ./*.log)"; exit 1; }
-    echo "$what"
-}
-as_user() { setpriv --reuid $user --regid nogroup --clear-groups "$@"; }
+as_user() { as $user "$@"; }
 
 chown $user /dev/uhid /dev/tpmrm0
 echo $pin >pin

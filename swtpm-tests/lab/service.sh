@@ -2,6 +2,7 @@
 # Inside the guest, with udev: passholdd as a system service on /dev/tpmrm0 and /dev/uhid, for users who may use neither.
 # Usage: service.sh FOLDER, where the programs are. Says each claim that holds; the first that does not ends it.
 set -euo pipefail
+. "$(dirname "$0")/claims.sh"
 
 programs=$1
 lab=$(dirname "$0")
@@ -10,27 +11,6 @@ alice=31001 bob=31002 daemon_user=31000
 export HOME=/tmp/home
 mkdir -p $HOME
 cd $HOME
-
-claim() { # claim WHAT COMMAND...
-    local what=$1
-    shift
-    "$@" >output 2>&1 </dev/null || { echo "NOT: $what: $(tail -n 20 output ./*.log)"; exit 1; }
-    echo "$what"
-}
-refused() { # refused WHAT WHY COMMAND...
-    local what=$1 why=$2
-    shift 2
-    if "$@" >output 2>&1 </dev/null || ! grep -q "$why" output; then
-        echo "NOT: $what: $(cat output ./*.log)"
-        exit 1
-    fi
-    echo "$what"
-}
-as() { # as USER COMMAND...
-    local user=$1
-    shift
-    setpriv --reuid "$user" --regid "$user" --clear-groups "$@"
-}
 
 printf '%s:x:%s:%s::/tmp:/bin/sh\n' alice $alice $alice bob $bob $bob >>/etc/passwd
 # What the package does: the rule, and a user who is the only one to have the TPM and uhid.
@@ -76,7 +56,7 @@ hers() {
     [ "$(stat -c '%u %a' /dev/hidraw0)" = "$alice 600" ]
 }
 claim "while somebody asks her she has a device, and she alone" hers
-refused "Bob does not open it" "" as $bob sh -c 'exec 3<>/dev/hidraw0'
+refused "Bob does not open it" "Permission denied" as $bob sh -c 'exec 3<>/dev/hidraw0'
 claim "libfido2 lists it for her" as $alice sh -c 'fido2-token -L | grep -q vendor=0x1209'
 claim "and reads her vault's" as $alice sh -c 'fido2-token -I /dev/hidraw0 | grep -q clientPin'
 
