@@ -122,6 +122,16 @@ impl<'c> App<'c> {
         Ok(Vault::open_container(self.container()?, &mut keys.tpm)?)
     }
 
+    /// Opens the vault after somebody has typed; it must still be this one.
+    pub(crate) fn open_again<'k>(&self, keys: &'k mut Keys, id: [u8; 16]) -> Result<Vault<'k>> {
+        let vault = self.open(keys)?;
+        if vault.id() == id {
+            return Ok(vault);
+        }
+        Err(Failure::new(Exit::Busy, "the vault was replaced by another one meanwhile")
+            .next("Nothing was done; look at the new one with \"passhold list\"."))
+    }
+
     /// The vault's container alone.
     pub(crate) fn container(&self) -> Result<Container> {
         let busy = |e: &ContainerError| matches!(e, ContainerError::Busy { .. });
@@ -148,11 +158,7 @@ impl<'c> App<'c> {
             let pin = if self.console.pin_is_typed() {
                 drop(vault);
                 let pin = self.pin("PIN: ")?;
-                vault = self.open(keys)?;
-                if vault.id() != id {
-                    return Err(Failure::new(Exit::Busy, "the vault was replaced by another one meanwhile")
-                        .next("Nothing was done; look at the new one with \"passhold list\"."));
-                }
+                vault = self.open_again(keys, id)?;
                 pin
             } else {
                 self.pin("PIN: ")?
@@ -207,6 +213,11 @@ pub fn patiently<T, E>(mut attempt: impl FnMut() -> Result<T, E>, busy: impl Fn(
             result => return result,
         }
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default()
 }
 
 /// The operating system's randomness.

@@ -46,7 +46,7 @@ pub struct Global {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Read the PIN from this file descriptor, one line (for `pin change` two: the old one and the new one)
+    /// Read the PIN from this file descriptor, one line (for `pin change` two: the old one and the new one; for `pin reset` the recovery code and the new PIN)
     #[arg(long, global = true, value_name = "N")]
     pub pin_fd: Option<u32>,
 
@@ -59,7 +59,11 @@ pub struct Global {
 #[derive(Debug, Subcommand, Serialize, Deserialize)]
 pub enum Command {
     /// Make a vault and choose its PIN
-    Setup,
+    Setup {
+        /// Make no recovery code: a forgotten PIN will cost every passkey
+        #[arg(long)]
+        no_recovery_code: bool,
+    },
     /// Make a passkey: WebAuthn creation options in, a registration response out
     Enroll(Ceremony),
     /// Sign in with a passkey: WebAuthn request options in, an authentication response out
@@ -90,9 +94,12 @@ pub enum Command {
         /// Its number
         id: AccountId,
     },
-    /// Change the PIN
+    /// Change the PIN, or reset a forgotten one
     #[command(subcommand)]
     Pin(Pin),
+    /// The code that resets a forgotten PIN
+    #[command(subcommand)]
+    Recovery(Recovery),
     /// Move vaults
     #[command(subcommand)]
     Vault(Vault),
@@ -123,6 +130,15 @@ pub struct Ceremony {
 pub enum Pin {
     /// Replace the PIN; all passkeys stay
     Change,
+    /// Set a new PIN with the recovery code; all passkeys stay, and the code is spent
+    Reset,
+}
+
+/// What can be done with the recovery code.
+#[derive(Debug, Subcommand, Serialize, Deserialize)]
+pub enum Recovery {
+    /// Replace the recovery code, or make the first one
+    Renew,
 }
 
 /// What can be done with a vault as a whole.

@@ -11,7 +11,7 @@ use std::{
 use serde_json::json;
 use tpm_backend::swtpm::SwtpmError;
 use vault_core::{
-    CeremonyError, OpenError, TriesLeft, UnlockError, VaultError,
+    CeremonyError, NotACode, OpenError, RecoveryError, TriesLeft, UnlockError, VaultError,
     container::ContainerError,
     keystore::{KeyStoreError, KeysGone},
     pin::PinRefused,
@@ -46,6 +46,7 @@ pub enum Exit {
     PinRefused = 16,
     OwnerAuth = 17,
     Exists = 18,
+    WrongCode = 21,
 }
 
 impl Exit {
@@ -75,10 +76,13 @@ Exit codes:
   15  nobody confirmed
   16  the new PIN is refused
   17  the TPM's owner authorization is needed, or wrong
-  18  there is a vault already";
+  18  there is a vault already
+  21  it is not the recovery code in force";
 
 const DAMAGED: &str = "Nothing was changed. Put back a copy of the newest vault.db. Without one, try \"passhold wipe\"; \
      if that fails too, delete the folder.";
+
+const LOCKED: &str = "\"passhold pin reset\" sets a new PIN with the recovery code. Without the code, the passkeys cannot be used any more, and \"passhold wipe\" makes room for a new vault.";
 
 /// An error as a person or a script meets it.
 #[derive(Debug)]
@@ -109,9 +113,7 @@ impl Failure {
         let mut failure = Self::new(Exit::WrongPin, format!("wrong PIN{tries}"));
         failure.tries_left = left.map(TriesLeft::count);
         failure.next(match left {
-            Some(TriesLeft::ByTpm(0)) => {
-                "The TPM now refuses every PIN. \"passhold wipe\" makes room for a new vault."
-            }
+            Some(TriesLeft::ByTpm(0)) => LOCKED,
             _ => "Try again with the right PIN; a right one sets the count back.",
         })
     }
@@ -220,7 +222,7 @@ impl From<KeyStoreError> for Failure {
         match error {
             KeyStoreError::WrongPin => new(Exit::WrongPin, "Try again with the right PIN.".into()),
             KeyStoreError::PinLocked => {
-                new(Exit::PinLocked, "Its passkeys cannot be used any more. \"passhold wipe\" makes room for a new vault.".into())
+                new(Exit::PinLocked, LOCKED.into())
             }
             KeyStoreError::Lockout { heals_in } => new(Exit::Lockout, match heals_in {
                 Some(time) => format!(
@@ -325,10 +327,46 @@ impl From<UnlockError> for Failure {
             UnlockError::WrongPin => KeyStoreError::WrongPin.into(),
             UnlockError::Container(e) => e.into(),
             UnlockError::KeyStore(e) => e.into(),
+            UnlockError::ResetUnfinished => Self::new(Exit::WrongPin, message)
+                .next("Run \"passhold pin reset\" again, with the same code."),
             _ => Self::new(Exit::RolledBack, message).next(
                 "Put back the newest vault.db. If it is lost, \"passhold wipe\" makes room for a new vault.",
             ),
         }
+    }
+}
+
+impl From<RecoveryError> for Failure {
+    fn from(error: RecoveryError) -> Self {
+        let message = error.to_string();
+        let refused = |message, next: &str| Self::new(Exit::WrongCode, message).next(next);
+        match error {
+            RecoveryError::Container(e) => e.into(),
+            RecoveryError::KeyStore(e) => e.into(),
+            RecoveryError::NoCode => refused(
+                message,
+                "Its PIN can only be changed: \"passhold pin change\". With the PIN, \"passhold recovery renew\" makes a code.",
+            ),
+            RecoveryError::SpentCode { at } => refused(
+                format!("{message} on {}", terminal::date(at)),
+                "Find the one that was shown then. With the PIN, \"passhold recovery renew\" makes another.",
+            ),
+            RecoveryError::CutShort(e) => {
+                Self::unexpected(message, e).next("Run \"passhold pin reset\" again, with the same code.")
+            }
+            RecoveryError::Reset(e) => {
+                let failure = Self::from(e);
+                Self { message: format!("{message}, and {}", failure.message), ..failure }
+            }
+            _ => refused(message, "Nothing was changed or counted. Look at the code again."),
+        }
+    }
+}
+
+impl From<NotACode> for Failure {
+    fn from(error: NotACode) -> Self {
+        Self::new(Exit::WrongCode, error.to_string())
+            .next("Type the code as \"passhold setup\" showed it. Nothing was counted.")
     }
 }
 

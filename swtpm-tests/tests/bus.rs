@@ -22,13 +22,14 @@ use common::{
     unlock_error, wire,
 };
 use p256::SecretKey;
+use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use swtpm_tests::{
     PIN, Scene, key_store, pin,
     proxy::{Exchange, Fault, FaultKind, Proxy, Rewriter, command_name},
     rng,
 };
-use vault_core::{UnlockError, keystore::KeyStore};
+use vault_core::{RecoveryCode, RecoverySecrets, UnlockError, keystore::KeyStore};
 
 const SRK: u32 = 0x8100_0001;
 const NULL: u32 = 0x4000_0007;
@@ -132,6 +133,18 @@ fn whole_life() -> Life {
         .unwrap();
     learn("after the PIN change", NEW_PIN);
     sign(dir, &mut key_store(&tcti), NEW_PIN);
+    let codes = [(); 2].map(|()| RecoveryCode::random(&mut rng()));
+    open(dir, &mut key_store(&tcti))
+        .unlock(&pin(NEW_PIN))
+        .unwrap()
+        .renew_recovery_code(&codes[0], 0, &mut rng())
+        .unwrap();
+    open(dir, &mut key_store(&tcti)).reset_pin(&codes[0], &pin(NEW_PIN), &codes[1], 0, &mut rng()).unwrap();
+    for code in &codes {
+        secrets.push(("recovery code".to_owned(), code.to_text().as_bytes().to_vec()));
+        let mask = RecoverySecrets::derive(code, &facts.vault_id).mask;
+        secrets.push(("a recovery code's mask".to_owned(), mask.expose_secret().to_vec()));
+    }
     let id = accounts(dir, &mut key_store(&tcti))[0].0;
     open(dir, &mut key_store(&tcti)).unlock(&pin(NEW_PIN)).unwrap().delete(id).unwrap();
     vault_core::wipe(dir, &mut key_store(&tcti)).unwrap();
@@ -188,7 +201,7 @@ fn no_secret_crosses_the_wire_in_a_vaults_whole_life() {
 #[test]
 fn every_session_is_salted_and_every_secret_parameter_encrypted() {
     let life = whole_life();
-    let Facts { pin, sec, key, .. } = life.facts;
+    let Facts { pin, sec, key, rec, .. } = life.facts;
     // A session's handle, and whether it was salted. Handles are used again.
     let mut salted: BTreeMap<u32, bool> = BTreeMap::new();
     let mut loaded: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
@@ -240,7 +253,7 @@ fn every_session_is_salted_and_every_secret_parameter_encrypted() {
                 note("reads of the count");
             }
             cc::NV_READ => {
-                assert!([sec, key].contains(&command.handles[1]));
+                assert!([sec, key, rec].contains(&command.handles[1]));
                 assert!(has(ENCRYPT), "NV_Read of {:#x}", command.handles[1]);
                 note("encrypted reads");
             }
@@ -256,6 +269,10 @@ fn every_session_is_salted_and_every_secret_parameter_encrypted() {
                     (index, 32) if index == key => {
                         assert!(has(DECRYPT), "the container key");
                         note("encrypted writes of the container key");
+                    }
+                    (index, 64) if index == rec => {
+                        assert!(has(DECRYPT), "S, masked by the recovery code");
+                        note("encrypted writes of the recovery index");
                     }
                     other => panic!("{other:x?}"),
                 }
@@ -290,11 +307,13 @@ fn every_session_is_salted_and_every_secret_parameter_encrypted() {
     }
     println!("bus: {seen:?}");
     assert_eq!(seen["sessions salted with the SRK"], 1, "for set-up's Create of V");
-    assert_eq!(seen["encrypted NV_ChangeAuth"], 1);
+    assert_eq!(seen["encrypted NV_ChangeAuth"], 2, "a PIN change, and a reset");
+    assert_eq!(seen["encrypted writes of the recovery index"], 3, "set-up, a code, and the next one");
+    assert_eq!(seen["writes of the limit"], 2, "set-up, and a reset");
     assert_eq!(seen["encrypted authValues"], 1);
     assert_eq!(seen["encrypted S"], 1);
     assert_eq!(seen["encrypted writes of the container key"], 1);
-    assert_eq!(seen["encrypted writes of masks"], 3, "set-up, and a PIN change's two");
+    assert_eq!(seen["encrypted writes of masks"], 4, "set-up, a PIN change's two, and a reset");
 }
 
 /// A listener's check of one guess: does the command's HMAC fit this authValue and session key?

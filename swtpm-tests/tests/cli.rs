@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use swtpm_tests::proxy::{Fault, FaultKind, Proxy};
 use swtpm_tests::{Call, PIN, Passhold, Program, Run, Running, TestTpm, creation_options, request_options};
 use vault_core::{
+    RecoveryCode,
     container::{Container, State},
     keystore::KeyStore,
 };
@@ -38,14 +39,50 @@ fn exit_0_setup_makes_a_private_vault_and_says_where() {
     let desk = Desk::empty();
     let run = desk.passhold.call(["setup"]).pin(PIN).run().expect_code(0);
     let vault = desk.passhold.vault();
-    assert_eq!(run.stdout, format!("Made a vault in {}.\n", vault.display()));
+    let code = recovery_code(&run.stdout);
+    let expected = format!(
+        "Made a vault in {}.\nRecovery code: {code}\nWrite it down and keep it away from this machine; it is not shown again. Whoever has it and this machine can set a new PIN.\n",
+        vault.display()
+    );
+    assert_eq!(run.stdout, expected);
     assert_eq!(run.stderr, "passhold: the TPM allows 8 wrong PINs in a row, then none; keep the PIN safe\n");
     assert_eq!(mode(&vault), 0o700);
     assert_eq!(mode(&vault.join("vault.db")), 0o600);
 
     let other = Desk::empty();
     let run = other.passhold.call(["setup", "--json"]).pin(PIN).run().expect_code(0);
-    assert_eq!(run.json(), json!({"vault": other.passhold.vault()}));
+    let code = recovery_code(&run.stdout);
+    assert_eq!(run.json(), json!({"vault": other.passhold.vault(), "recoveryCode": code}));
+
+    let without = Desk::empty();
+    let run = without.call(["setup", "--no-recovery-code", "--json"]).pin(PIN).run().expect_code(0);
+    assert_eq!(run.json(), json!({"vault": without.passhold.vault(), "recoveryCode": null}));
+}
+
+fn recovery_code(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    let mut codes = words.filter(|word| word.len() == 34 && RecoveryCode::parse(word).is_ok());
+    codes.next().unwrap_or_else(|| panic!("no recovery code in {text}")).to_owned()
+}
+
+#[test]
+fn exit_21_wrong_code_for_one_that_is_not_in_force_and_0_for_the_one_that_is() {
+    let desk = Desk::empty();
+    let code = recovery_code(&desk.call(["setup"]).pin(PIN).run().expect_code(0).stdout);
+    desk.enroll("alice").run().expect_code(0);
+    let reset = |code: &str| desk.call(["pin", "reset"]).pin(&format!("{code}\n{NEW}"));
+    let wrong = "4Y6X-WVJZ-TAFG-AZ77-60C1-EEVJ-1MV0";
+    let (message, next) =
+        ("this is not the vault's recovery code", "Nothing was changed or counted. Look at the code again.");
+    refused(|| reset(wrong), 21, "WrongCode", message, next);
+    for _ in 0..8 {
+        desk.sign_with_pin(WRONG).run().expect_code(5);
+    }
+    desk.sign().run().expect_code(6);
+    reset(&code).run().expect_code(0);
+    desk.sign_with_pin(NEW).run().expect_code(0);
+    desk.sign().run().expect_code(5);
+    assert!(reset(&code).run().expect_code(21).stderr.contains("is spent: it was used or replaced on "));
 }
 
 #[test]
@@ -369,14 +406,14 @@ fn exit_5_wrong_pin_counts_down_and_exit_6_pin_locked_is_the_end() {
     let run = desk.sign_with_pin(WRONG).run().expect_code(5);
     let last_words = "passhold: 1 try left, counted by the TPM\n\
                       passhold: wrong PIN; no tries left\n\
-                      The TPM now refuses every PIN. \"passhold wipe\" makes room for a new vault.\n";
+                      \"passhold pin reset\" sets a new PIN with the recovery code. Without the code, the passkeys cannot be used any more, and \"passhold wipe\" makes room for a new vault.\n";
     assert!(run.stderr.ends_with(last_words), "{}", run.stderr);
     refused(
         || desk.sign(),
         6,
         "PinLocked",
         "the TPM refuses every PIN after too many wrong ones",
-        "Its passkeys cannot be used any more. \"passhold wipe\" makes room for a new vault.",
+        "\"passhold pin reset\" sets a new PIN with the recovery code. Without the code, the passkeys cannot be used any more, and \"passhold wipe\" makes room for a new vault.",
     );
     assert_eq!(desk.json(["status"])["triesLeft"], 0);
     desk.call(["wipe", "--yes"]).run().expect_code(0);
@@ -557,7 +594,7 @@ fn exit_11_rolled_back_for_an_old_copy() {
         || desk.sign(),
         11,
         "RolledBack",
-        "the vault's file is an old copy: it holds change 1, and the TPM remembers change 2",
+        "the vault's file is an old copy: it holds change 2, and the TPM remembers change 3",
         &format!(
             "Put the newest vault.db back into {}. If it is lost, \"passhold wipe\" makes room for a new vault.",
             desk.passhold.vault().display()
@@ -861,12 +898,12 @@ fn exit_18_exists_where_there_is_a_vault_already() {
 }
 
 #[test]
-fn help_documents_exactly_the_exit_codes_0_to_18() {
+fn help_documents_exactly_the_exit_codes() {
     let run = Desk::empty().passhold.bare(["--help"]).run().expect_code(0);
     let table = run.stdout.split_once("Exit codes:\n").unwrap().1;
     let codes: Vec<u8> =
         table.lines().map(|l| l.split_whitespace().next().unwrap().parse().unwrap()).collect();
-    assert_eq!(codes, (0..=18).collect::<Vec<u8>>());
+    assert_eq!(codes, (0..=18).chain([21]).collect::<Vec<u8>>());
 }
 
 #[test]

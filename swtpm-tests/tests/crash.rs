@@ -51,7 +51,9 @@ impl Tally {
         let operation = bench.operation;
         let (before, after) = (operation.before(), operation.after());
         self.kills += 1;
+        let redone = std::mem::take(&mut bench.redone);
         if *found == after {
+            assert!(said.is_empty() || !redone, "{operation:?} killed at {point}: said done, and was not");
             self.new += 1;
         } else {
             assert_eq!(*found, before, "{operation:?} killed at {point}: neither old nor new");
@@ -129,6 +131,16 @@ fn a_pin_change_killed_at_any_call_leaves_the_old_pin_or_the_new_one() {
 }
 
 #[test]
+fn a_pin_reset_killed_at_any_call_leaves_the_old_pin_or_is_done_again_with_the_same_code() {
+    killed_at_each_call(Operation::PinReset, every());
+}
+
+#[test]
+fn a_renewal_killed_at_any_call_leaves_one_code_in_force() {
+    killed_at_each_call(Operation::RecoveryRenew, every());
+}
+
+#[test]
 fn a_wipe_killed_at_any_call_is_completed_or_never_began() {
     killed_at_each_call(Operation::Wipe, every());
 }
@@ -179,6 +191,16 @@ fn rename_killed_at_random_leaves_the_old_vault_or_the_new_one() {
 #[test]
 fn a_pin_change_killed_at_random_leaves_the_old_pin_or_the_new_one() {
     killed_at_random(Operation::PinChange);
+}
+
+#[test]
+fn a_pin_reset_killed_at_random_leaves_the_old_pin_or_is_done_again_with_the_same_code() {
+    killed_at_random(Operation::PinReset);
+}
+
+#[test]
+fn a_renewal_killed_at_random_leaves_one_code_in_force() {
+    killed_at_random(Operation::RecoveryRenew);
 }
 
 #[test]

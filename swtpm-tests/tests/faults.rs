@@ -305,7 +305,7 @@ fn settle(
     }
     drop(fresh);
     let indices = raw.indices().len();
-    if indices != 3 {
+    if indices != 4 {
         wrong.push(format!("{indices} indices for one vault"));
     }
     !asks_again_after_doing(case) || raw.loaded().is_empty()

@@ -75,27 +75,29 @@ impl Bench {
 fn the_indices_have_the_tables_attributes_sizes_and_policies() {
     let Bench { wire, facts, .. } = &Bench::new();
     let policies = Policies::new(&facts.v_name());
-    let (pin, sec, key) = (
+    let (pin, sec, key, rec) = (
         wire.nv_public(facts.pin).unwrap(),
         wire.nv_public(facts.sec).unwrap(),
         wire.nv_public(facts.key).unwrap(),
+        wire.nv_public(facts.rec).unwrap(),
     );
     // TPMA_NV: WRITTEN | NO_DA and then POLICYWRITE with
     const BASE: u32 = 1 << 29 | 1 << 25 | 1 << 3;
     assert_eq!(pin.attributes, BASE | 1 << 17 | 8 << 4, "OWNERREAD, TPM_NT_PIN_FAIL");
     assert_eq!(sec.attributes, BASE | 1 << 19, "POLICYREAD");
     assert_eq!(key.attributes, BASE | 1 << 18, "AUTHREAD");
-    assert_eq!((pin.size, sec.size, key.size), (8, 72, 32));
+    assert_eq!(rec.attributes, BASE | 1 << 18, "AUTHREAD");
+    assert_eq!((pin.size, sec.size, key.size, rec.size), (8, 72, 32, 64));
     // What must not be there, said once more by name.
     for (bit, name) in [(0, "PPWRITE"), (1, "OWNERWRITE"), (2, "AUTHWRITE"), (10, "POLICY_DELETE")] {
-        for index in [&pin, &sec, &key] {
+        for index in [&pin, &sec, &key, &rec] {
             assert_eq!(index.attributes & 1 << bit, 0, "{name}");
         }
     }
     for (bit, name) in [(16, "PPREAD"), (18, "AUTHREAD"), (19, "POLICYREAD")] {
         assert_eq!(pin.attributes & 1 << bit, 0, "NV_pin {name}");
     }
-    assert_eq!(key.policy, policies.w);
+    assert_eq!((&key.policy[..], &rec.policy), (&policies.w[..], &sec.policy));
     println!(
         "objects: indices pin {:#010x} sec {:#010x} key {:#010x}",
         pin.attributes, sec.attributes, key.attributes

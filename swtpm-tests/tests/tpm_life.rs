@@ -276,7 +276,7 @@ fn a_foreign_key_in_the_srks_place_of_an_owned_tpm_proves_nothing_without_the_ow
     // Only the seed could tell, and only the owner may ask for what it makes.
     assert_eq!(open_error(&lab), "OwnerAuthNeeded");
     vault_core::wipe(lab.dir(), &mut lab.key_store()).unwrap_err();
-    assert_eq!((lab.has_vault(), lab.raw().indices().len()), (true, 3));
+    assert_eq!((lab.has_vault(), lab.raw().indices().len()), (true, 4));
     assert_eq!(perform_error(&mut owned(&lab, "secret"), &mut lab, Operation::Open), "ForeignSrk");
     lab.tool("tpm2_evictcontrol -C o -P secret -c 0x81000001");
     lab.perform(Operation::Open, &mut owned(&lab, "secret")).unwrap();

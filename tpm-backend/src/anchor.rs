@@ -13,6 +13,9 @@ use crate::{
 
 const MALFORMED_ANCHOR: KeyStoreError = KeyStoreError::Malformed { what: "the vault's anchor" };
 
+/// The first one had no recovery index.
+const VERSION: u8 = 2;
+
 /// Where a vault's objects are in the TPM, and what they must be.
 pub(crate) struct Place {
     pub(crate) srk_name: Name,
@@ -22,6 +25,7 @@ pub(crate) struct Place {
     pub(crate) pin: NvIndex,
     pub(crate) sec: NvIndex,
     pub(crate) key: NvIndex,
+    pub(crate) rec: NvIndex,
     pub(crate) policies: Policies,
 }
 
@@ -43,6 +47,7 @@ struct Stored {
     pin_index: u32,
     sec_index: u32,
     key_index: u32,
+    rec_index: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,7 +58,7 @@ impl Place {
         srk_name: Name,
         identity: Option<Name>,
         v: WrappedKey,
-        [pin, sec, key]: [u32; 3],
+        [pin, sec, key, rec]: [u32; 4],
     ) -> Result<Self> {
         let policies = Policies::new(&object_name(&v.public)?, pin);
         Ok(Self {
@@ -63,30 +68,33 @@ impl Place {
             pin: templates::nv_pin(pin, policies.pin),
             sec: templates::nv_sec(sec, policies.needs_pin),
             key: templates::nv_key(key, policies.write_once),
+            rec: templates::nv_rec(rec, policies.needs_pin),
             policies,
         })
     }
 
     pub(crate) fn to_anchor(&self) -> Result<Anchor> {
         Ok(Anchor(to_cbor(&Stored {
-            version: 1,
+            version: VERSION,
             srk_name: self.srk_name.clone(),
             identity: self.identity.clone().map(serde_bytes::ByteBuf::from),
             v: self.v.to_blob()?.0,
             pin_index: self.pin.index,
             sec_index: self.sec.index,
             key_index: self.key.index,
+            rec_index: self.rec.index,
         })))
     }
 
     pub(crate) fn from_anchor(anchor: &Anchor) -> Result<Self> {
         let stored: Stored = ciborium::from_reader(anchor.0.as_slice()).map_err(|_| MALFORMED_ANCHOR)?;
-        if stored.version != 1 {
+        if stored.version != VERSION {
             return Err(MALFORMED_ANCHOR);
         }
         let v = WrappedKey::from_blob(&KeyBlob(stored.v)).map_err(|_| MALFORMED_ANCHOR)?;
         let identity = stored.identity.map(serde_bytes::ByteBuf::into_vec);
-        Self::new(stored.srk_name, identity, v, [stored.pin_index, stored.sec_index, stored.key_index])
+        let Stored { pin_index, sec_index, key_index, rec_index, .. } = stored;
+        Self::new(stored.srk_name, identity, v, [pin_index, sec_index, key_index, rec_index])
     }
 }
 

@@ -1,5 +1,5 @@
-//! Wipe: the secret index first, for it alone makes every copy of the container worthless; the container key last, for it
-//! alone vouches for the container that says what to erase.
+//! Wipe: the two indices that hold the vault key's secret first, for without them every copy of the container is worthless;
+//! the container key last, for it alone vouches for the container that says what to erase.
 
 use tss_esapi::{
     constants::response_code::Tss2ResponseCodeKind as Code, handles::NvIndexHandle,
@@ -8,6 +8,7 @@ use tss_esapi::{
 use vault_core::keystore::{Erased, KeyStoreError, Mandate, Then};
 
 use crate::{
+    anchor::Place,
     connection::Use,
     error::{Result, code, failed, owner},
     link::Link,
@@ -18,13 +19,17 @@ use crate::{
 /// Undefines the vault's indices. One of another Name than set-up gave it is not the vault's, and stays.
 pub(crate) fn erase(link: &mut Link, owner_auth: Option<&Auth>, mandate: Mandate) -> Result<Erased> {
     srk::set_owner_auth(&mut link.tpm, owner_auth)?;
-    let [sec, pin, key] = [link.place.sec.clone(), link.place.pin.clone(), link.place.key.clone()];
-    let found = [vault_index(link, &sec)?, vault_index(link, &pin)?, vault_index(link, &key)?];
-    if mandate == Mandate::Missing && !matches!(found, [None, None, None | Some((_, Written::No))]) {
+    let Place { sec, rec, pin, key, .. } = &link.place;
+    let indices = [sec, rec, pin, key].map(Clone::clone);
+    let mut found = [None; 4];
+    for (found, index) in found.iter_mut().zip(&indices) {
+        *found = vault_index(link, index)?;
+    }
+    if mandate == Mandate::Missing && !matches!(found, [None, None, None, None | Some((_, Written::No))]) {
         return Err(KeyStoreError::Replaced { what: "the container key's index" });
     }
     let (step, mut begun) = ("undefining an index", false);
-    for (index, (handle, _)) in [sec, pin, key].iter().zip(found).filter_map(|(i, found)| Some((i, found?))) {
+    for (index, (handle, _)) in indices.iter().zip(found).filter_map(|(i, found)| Some((i, found?))) {
         if let Err(e) = undefine(link, handle)? {
             // An error reply proves nothing: nothing was destroyed if the index is still there.
             let refused = matches!(code(e), Some(Code::BadAuth | Code::AuthFail));

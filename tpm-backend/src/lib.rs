@@ -15,6 +15,7 @@ mod policy;
 mod presence;
 mod provision;
 mod raw;
+mod recovery;
 mod srk;
 mod status;
 pub mod swtpm;

@@ -36,6 +36,7 @@ pub(crate) struct Link {
     policy: Option<PolicySession>,
     pin: Option<NvIndexHandle>,
     sec: Option<NvIndexHandle>,
+    rec: Option<NvIndexHandle>,
     /// What the next operation need not ask for again.
     pub(crate) proven: Option<Proven>,
 }
@@ -76,6 +77,7 @@ impl Link {
             policy: None,
             pin: None,
             sec: None,
+            rec: None,
             proven: None,
         };
         link.resume()?;
@@ -209,6 +211,11 @@ impl Link {
         }
     }
 
+    /// What the PIN yielded; nothing goes on from it any more unless it is put back.
+    pub(crate) fn take_proven(&mut self) -> Result<Proven> {
+        self.proven.take().ok_or(KeyStoreError::Malformed { what: "the order of vault key uses" })
+    }
+
     /// What the next proof of the PIN uses; proves nothing yet.
     pub(crate) fn set_pin(&mut self, pin_auth: &Secret) -> Result<()> {
         let pin = self.pin_index()?;
@@ -258,19 +265,32 @@ impl Link {
         does: Use,
         then: Then,
     ) -> Result<()> {
-        let (sec, policy) = (self.sec_index()?, self.policy_session()?);
+        let sec = self.sec_index()?;
+        self.write_index(sec, data, offset, does, then)
+    }
+
+    /// Writes into an index that the PIN opens; it was proven.
+    pub(crate) fn write_index(
+        &mut self,
+        index: NvIndexHandle,
+        data: &[u8],
+        offset: u16,
+        does: Use,
+        then: Then,
+    ) -> Result<()> {
+        let policy = self.policy_session()?;
         self.tpm.prepare(policy, then, does)?;
-        let data = data.to_vec().try_into().during("writing the secret index")?;
+        let data = data.to_vec().try_into().during("writing an index")?;
         self.tpm
-            .execute_with_session(Some(policy), |c| c.nv_write(NvAuth::NvIndex(sec), sec, data, offset))
-            .during("writing the secret index")?;
+            .execute_with_session(Some(policy), |c| c.nv_write(NvAuth::NvIndex(index), index, data, offset))
+            .during("writing an index")?;
         self.tpm.ended(policy, then);
         Ok(())
     }
 
     /// Takes the indices that set-up has just defined; libtss2 follows their Names as they are written.
-    pub(crate) fn adopt(&mut self, pin: NvIndexHandle, sec: NvIndexHandle) {
-        (self.pin, self.sec) = (Some(pin), Some(sec));
+    pub(crate) fn adopt(&mut self, pin: NvIndexHandle, sec: NvIndexHandle, rec: NvIndexHandle) {
+        (self.pin, self.sec, self.rec) = (Some(pin), Some(sec), Some(rec));
     }
 
     pub(crate) fn v(&self) -> Result<KeyHandle> {
@@ -299,7 +319,7 @@ impl Link {
         Ok(*self.policy.insert(policy))
     }
 
-    fn policy_secret(
+    pub(crate) fn policy_secret(
         &mut self,
         entity: ObjectHandle,
         then: Then,
@@ -332,6 +352,14 @@ impl Link {
         }
         let sec = self.find(|place| &place.sec, "the secret index")?;
         Ok(*self.sec.insert(sec))
+    }
+
+    pub(crate) fn rec_index(&mut self) -> Result<NvIndexHandle> {
+        if let Some(rec) = self.rec {
+            return Ok(rec);
+        }
+        let rec = self.find(|place| &place.rec, "the recovery index")?;
+        Ok(*self.rec.insert(rec))
     }
 
     pub(crate) fn set_auth(&mut self, handle: ObjectHandle, auth: &[u8], step: &'static str) -> Result<()> {

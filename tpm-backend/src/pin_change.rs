@@ -22,8 +22,7 @@ pub(crate) fn change(unlocked: &mut UnlockedTpm<'_>, new: &PinSecrets, then: The
         // Before anything is written: a PIN index that somebody replaced takes any PIN, and V takes S alone.
         link.try_vault_secret()?;
         link.prove_pin(Then::Continue)?;
-        let proven =
-            link.proven.take().ok_or(KeyStoreError::Malformed { what: "the order of vault key uses" })?;
+        let proven = link.take_proven()?;
         let (old, new) = (masked(&proven.secret, &proven.pin.mask), masked(&proven.secret, &new.mask));
         let both = secret_index(&old, &new, proven.generation | CHANGING);
         link.write_secret_index(&both, 0, Use::EncryptCommand, Then::Continue)?;

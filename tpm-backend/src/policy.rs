@@ -2,7 +2,10 @@
 //! operation needs a trial session and every object is known before it is met.
 
 use sha2::{Digest as _, Sha256};
-use tss_esapi::{structures::Public, traits::Marshall};
+use tss_esapi::{
+    structures::{DigestList, Public},
+    traits::Marshall,
+};
 
 use crate::{
     error::{During, Result},
@@ -49,6 +52,16 @@ impl Policies {
         let pin = extend(START, cc::POLICY_OR, &pin_branches.each_ref().map(<[u8; 32]>::as_slice));
         let needs_pin = secret(START, &templates::nv_pin(pin_index, pin).written());
         Self { pin_branches, pin, needs_pin, write_once }
+    }
+
+    /// The PIN index's branches, as tss-esapi wants them for `PolicyOR`.
+    pub(crate) fn pin_branch_list(&self) -> Result<DigestList> {
+        let step = "satisfying a policy";
+        let mut list = DigestList::new();
+        for digest in &self.pin_branches {
+            list.add(digest.to_vec().try_into().during(step)?).during(step)?;
+        }
+        Ok(list)
     }
 }
 

@@ -10,7 +10,7 @@ use tss_esapi::{
         resource_handles::{NvAuth, Provision},
         session_handles::PolicySession,
     },
-    structures::{Auth, CapabilityData, DigestList, MaxNvBuffer},
+    structures::{Auth, CapabilityData, MaxNvBuffer},
 };
 use vault_core::{
     PIN_LIMIT, Secret,
@@ -26,7 +26,7 @@ use crate::{
     link::{Link, find_index},
     pin_change::{random, write_settled},
     policy::NvIndex,
-    srk, status, templates,
+    recovery, srk, status, templates,
 };
 
 /// Indices for the owner's use (TCG Registry of Reserved TPM 2.0 Handles §2.2).
@@ -63,20 +63,25 @@ pub(crate) fn provision(
     let pin_index = define(&mut link, |p| &p.pin, Some(&pin.auth))?;
     write_once(&mut link, pin_index, &limit, Branch::OneOfThree, Use::Authorize)?;
     let sec_index = define(&mut link, |p| &p.sec, None)?;
-    link.adopt(pin_index, sec_index);
+    let rec_index = define(&mut link, |p| &p.rec, None)?;
+    link.adopt(pin_index, sec_index, rec_index);
     link.set_pin(&pin.auth)?;
     link.prove_pin(Then::Continue)?;
     write_settled(&mut link, &secret, &pin.mask, 0, Then::Continue)?;
+    recovery::renew(&mut link, None)?;
     check_names(&mut link)?;
     Ok(Provisioned { anchor, kind: about.kind })
 }
 
 /// What is there now is what every later operation will ask for.
 fn check_names(link: &mut Link) -> Result<()> {
-    let Place { key, pin, sec, .. } = &link.place;
-    for (index, what) in
-        [(key, "the container key's index"), (pin, "the PIN index"), (sec, "the secret index")]
-    {
+    let Place { key, pin, sec, rec, .. } = &link.place;
+    for (index, what) in [
+        (key, "the container key's index"),
+        (pin, "the PIN index"),
+        (sec, "the secret index"),
+        (rec, "the recovery index"),
+    ] {
         let handle = find_index(&mut link.tpm, index, what)?;
         link.tpm.forget(handle.into())?;
     }
@@ -107,8 +112,8 @@ fn make_vault_key(tpm: &mut Connection, owner_auth: Option<&Auth>, secret: &Secr
     Place::new(srk_name, identity, v, free_indices(tpm)?)
 }
 
-/// Three indices that nothing uses, at a random place so that two set-ups hardly meet.
-fn free_indices(tpm: &mut Connection) -> Result<[u32; 3]> {
+/// Indices that nothing uses, at a random place so that two set-ups hardly meet.
+fn free_indices(tpm: &mut Connection) -> Result<[u32; 4]> {
     let step = "looking for free indices";
     let mut used = HashSet::new();
     let mut from = OWNER_INDICES.start;
@@ -131,8 +136,8 @@ fn free_indices(tpm: &mut Connection) -> Result<[u32; 3]> {
     let mut free = (0..span)
         .map(|n| OWNER_INDICES.start + (random % span + n) % span)
         .filter(|index| !used.contains(index));
-    match (free.next(), free.next(), free.next()) {
-        (Some(a), Some(b), Some(c)) => Ok([a, b, c]),
+    match (free.next(), free.next(), free.next(), free.next()) {
+        (Some(a), Some(b), Some(c), Some(d)) => Ok([a, b, c, d]),
         _ => Err(KeyStoreError::NoNvSpace),
     }
 }
@@ -164,10 +169,7 @@ fn write_once(link: &mut Link, index: NvIndexHandle, data: &[u8], branch: Branch
     let step = "writing an index";
     let session = link.policy_session()?;
     let policy = PolicySession::try_from(session).during(step)?;
-    let mut branches = DigestList::new();
-    for digest in &link.place.policies.pin_branches {
-        branches.add(digest.to_vec().try_into().during(step)?).during(step)?;
-    }
+    let branches = link.place.policies.pin_branch_list()?;
     let data = MaxNvBuffer::try_from(data.to_vec()).during(step)?;
     let satisfy = || {
         link.tpm.policy_command_code(policy, CommandCode::NvWrite)?;

@@ -42,6 +42,8 @@ mod nv {
 pub(crate) const MASKED: usize = 32;
 pub(crate) const GENERATION_AT: u16 = 64;
 pub(crate) const SEC_SIZE: u16 = GENERATION_AT + 8;
+/// `NV_rec` holds S, masked by the recovery code, and what tells that code from others.
+pub(crate) const REC_SIZE: u16 = 64;
 
 /// Readable by the owner, in a password session: a branch that lets someone read it without the PIN in an
 /// encrypted session would be an offline oracle for the PIN.
@@ -56,6 +58,11 @@ pub(crate) fn nv_pin(index: u32, policy: PolicyDigest) -> NvIndex {
 
 pub(crate) fn nv_sec(index: u32, policy: PolicyDigest) -> NvIndex {
     NvIndex { index, attributes: nv::POLICY_WRITE | nv::POLICY_READ | nv::NO_DA, policy, size: SEC_SIZE }
+}
+
+/// Readable by anyone: it says nothing without the recovery code.
+pub(crate) fn nv_rec(index: u32, policy: PolicyDigest) -> NvIndex {
+    NvIndex { index, attributes: nv::POLICY_WRITE | nv::AUTH_READ | nv::NO_DA, policy, size: REC_SIZE }
 }
 
 pub(crate) fn nv_key(index: u32, policy: PolicyDigest) -> NvIndex {

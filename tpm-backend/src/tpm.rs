@@ -6,7 +6,7 @@ use tss_esapi::{
     structures::{Auth, CapabilityData},
 };
 use vault_core::{
-    Secret,
+    RecoverySecrets, Secret,
     keystore::{
         Anchor, ContainerKey, Erased, KeyBlob, KeyStore, KeyStoreError, Mandate, PresenceParent, Provisioned,
         RecordAnchor, Signature, TpmStatus, UnlockedKeys,
@@ -22,7 +22,7 @@ use crate::{
     erase,
     error::{During, Result, lost_a_reply, with_recovery},
     link::Link,
-    presence, provision, status,
+    presence, provision, recovery, status,
     unlocked::UnlockedTpm,
 };
 
@@ -213,6 +213,20 @@ impl KeyStore for Tpm {
 
     fn unlock<'a>(&'a mut self, anchor: &Anchor, pin: &PinSecrets) -> Result<Box<dyn UnlockedKeys + 'a>> {
         Ok(Box::new(UnlockedTpm::unlock(self, anchor, pin)?))
+    }
+
+    fn check_recovery(&mut self, anchor: &Anchor, code: &RecoverySecrets) -> Result<()> {
+        self.on_link(anchor, |link| recovery::redeem(link, code).map(drop))
+    }
+
+    fn reset_pin<'a>(
+        &'a mut self,
+        anchor: &Anchor,
+        code: &RecoverySecrets,
+        new: &PinSecrets,
+    ) -> Result<Box<dyn UnlockedKeys + 'a>> {
+        recovery::reset(self, anchor, code, new)?;
+        self.unlock(anchor, new)
     }
 
     fn sign_present(

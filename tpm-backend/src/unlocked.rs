@@ -1,6 +1,6 @@
 use secrecy::ExposeSecret;
 use vault_core::{
-    Secret,
+    RecoverySecrets, Secret,
     keystore::{Anchor, CreatedKey, KeyBlob, KeyStoreError, PresenceParent, Signature, Then, UnlockedKeys},
     pin::PinSecrets,
     secret_from,
@@ -13,7 +13,7 @@ use crate::{
     error::Result,
     keys,
     link::{Link, Proven},
-    pin_change, presence,
+    pin_change, presence, recovery,
     templates::{self, GENERATION_AT, MASKED, Opens},
     tpm::Tpm,
 };
@@ -141,6 +141,17 @@ impl UnlockedKeys for UnlockedTpm<'_> {
         Ok(())
     }
 
+    fn renew_recovery(&mut self, code: &RecoverySecrets) -> Result<()> {
+        self.on_link(|link| {
+            // What is masked is what V takes: nothing else here would notice that a PIN index was replaced.
+            link.try_vault_secret()?;
+            let proven = link.take_proven()?;
+            recovery::renew(link, Some((&proven.secret, code)))?;
+            link.proven = Some(proven);
+            Ok(())
+        })
+    }
+
     fn change_pin(&mut self, new: &PinSecrets, then: Then) -> Result<()> {
         pin_change::change(self, new, then)
     }
@@ -184,6 +195,12 @@ fn unlock(link: &mut Link, pin: &PinSecrets) -> Result<(Secret, u64)> {
     link.prove_pin(Then::Continue)?;
     pin_change::write_settled(link, &secret, &pin.mask, generation, Then::Continue)?;
     Ok((secret, generation))
+}
+
+/// The generation in what `NV_sec` holds.
+pub(crate) fn generation_of(data: &[u8]) -> Result<u64> {
+    let generation = data.last_chunk().ok_or(KeyStoreError::Replaced { what: "the secret index" })?;
+    Ok(u64::from_be_bytes(*generation) & !CHANGING)
 }
 
 fn unmask(data: &[u8], mask: &Secret) -> Result<Unmasked> {

@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, time::Duration};
 
-use crate::{Secret, pin::PinSecrets};
+use crate::{RecoverySecrets, Secret, pin::PinSecrets};
 
 /// What the key store needs to find a vault's objects again. Opaque and not secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +161,17 @@ pub trait KeyStore {
         pin: &PinSecrets,
     ) -> Result<Box<dyn UnlockedKeys + 'a>, KeyStoreError>;
 
+    /// Whether this is the recovery code in force: [`KeyStoreError::WrongCode`] if not.
+    fn check_recovery(&mut self, anchor: &Anchor, code: &RecoverySecrets) -> Result<(), KeyStoreError>;
+
+    /// Sets a new PIN, and the count of wrong ones back, by the recovery code. Cut short anywhere, the same code does it again.
+    fn reset_pin<'a>(
+        &'a mut self,
+        anchor: &Anchor,
+        code: &RecoverySecrets,
+        new: &PinSecrets,
+    ) -> Result<Box<dyn UnlockedKeys + 'a>, KeyStoreError>;
+
     /// Signs with a presence key, without a PIN. The caller verifies the signature before it lets it out.
     fn sign_present(
         &mut self,
@@ -225,6 +236,9 @@ pub trait UnlockedKeys {
     /// Makes the device remember `generation`.
     fn commit_generation(&mut self, generation: u64, then: Then) -> Result<(), KeyStoreError>;
 
+    /// Puts another recovery code in force, in one step.
+    fn renew_recovery(&mut self, code: &RecoverySecrets) -> Result<(), KeyStoreError>;
+
     /// Replaces the PIN. After a crash at any point either the old PIN works or the new one.
     fn change_pin(&mut self, new: &PinSecrets, then: Then) -> Result<(), KeyStoreError>;
 }
@@ -250,6 +264,9 @@ pub enum KeyStoreError {
     /// The TPM refuses every PIN: too many were wrong.
     #[error("the TPM refuses every PIN after too many wrong ones")]
     PinLocked,
+    /// It is not the recovery code in force.
+    #[error("this is not the vault's recovery code")]
+    WrongCode,
     /// The TPM's own dictionary-attack protection is active; no vault key can be used.
     #[error("the TPM is in lockout")]
     Lockout {

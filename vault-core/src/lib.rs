@@ -9,14 +9,16 @@
 pub mod container;
 pub mod keystore;
 pub mod pin;
+mod recovery;
 mod text;
 mod vault;
 pub mod webauthn;
 
+pub use recovery::{NotACode, RecoveryCode, RecoverySecrets};
 pub use text::{cut, printable};
 pub use vault::{
-    Assertion, CeremonyError, MadeCredential, NewCredential, OpenError, PIN_LIMIT, TriesLeft, UnlockError,
-    Unlocked, Vault, VaultError, Wiped, clear_remains, setup, wipe,
+    Assertion, CeremonyError, MadeCredential, NewCredential, OpenError, PIN_LIMIT, RecoveryError, TriesLeft,
+    UnlockError, Unlocked, Vault, VaultError, Wiped, clear_remains, setup, wipe,
 };
 
 /// 32 secret bytes: redacted in `Debug`, zeroized on drop, neither `Clone` nor `Serialize`.

@@ -1,11 +1,10 @@
-use jiff::Timestamp;
 use vault_core::{
     Unlocked, Vault, printable,
     webauthn::{CreateRequest, Origin},
 };
 
 use crate::{
-    app::{App, rng, to_json},
+    app::{App, now, rng, to_json},
     args::Ceremony,
     failure::{Failure, Result},
 };
@@ -14,9 +13,8 @@ pub(crate) fn run(app: &mut App<'_>, ceremony: &Ceremony) -> Result<()> {
     let origin = Origin::parse(&ceremony.origin)?;
     let request = CreateRequest::from_json(&app.console.options(&ceremony.options)?, origin)?;
     let mut keys = app.keys()?;
-    let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
     let enroll = |_: &mut App<'_>, unlocked: Unlocked<'_>, present, ()| {
-        Ok(unlocked.enroll(&request, present, now, &mut rng())?)
+        Ok(unlocked.enroll(&request, present, now(), &mut rng())?)
     };
     let (id, response) = app.with_pin(&mut keys, |app, vault| show(app, vault, &request), enroll)?;
     app.console.print(&to_json(&response)?)?;

@@ -5,6 +5,8 @@ mod delete;
 mod enroll;
 mod list;
 mod pin_change;
+mod pin_reset;
+mod recovery_renew;
 mod rename;
 mod setup;
 mod show;
@@ -14,14 +16,14 @@ mod wipe;
 
 use crate::{
     app::App,
-    args::{Command, Pin, Vault},
+    args::{Command, Pin, Recovery, Vault},
     failure::Result,
 };
 
 /// Runs a command.
 pub fn run(app: &mut App<'_>, command: Command) -> Result<()> {
     match command {
-        Command::Setup => setup::run(app),
+        Command::Setup { no_recovery_code } => setup::run(app, !no_recovery_code),
         Command::Enroll(ceremony) => enroll::run(app, &ceremony),
         Command::Sign { ceremony, account } => sign::run(app, &ceremony, account),
         Command::List => list::run(app),
@@ -29,6 +31,8 @@ pub fn run(app: &mut App<'_>, command: Command) -> Result<()> {
         Command::Rename { id, name } => rename::run(app, id, name),
         Command::Delete { id } => delete::run(app, id),
         Command::Pin(Pin::Change) => pin_change::run(app),
+        Command::Pin(Pin::Reset) => pin_reset::run(app),
+        Command::Recovery(Recovery::Renew) => recovery_renew::run(app),
         Command::Vault(Vault::Adopt { dir }) => adopt::run(app, dir.as_deref()),
         Command::Status => status::run(app),
         Command::Wipe { yes } => wipe::run(app, yes),

@@ -1,19 +1,20 @@
 use serde_json::json;
 use vault_core::{
+    RecoveryCode,
     container::{Container, ContainerError, State},
     pin::{Pin, PinPolicy},
 };
 use zeroize::Zeroizing;
 
 use crate::{
-    app::{App, patiently, rng},
+    app::{App, now, patiently, rng},
     failure::{Exit, Failure, Result},
 };
 
-pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
+pub(crate) fn run(app: &mut App<'_>, with_recovery_code: bool) -> Result<()> {
     // Before a PIN is thought up for nothing.
     match Container::open(&app.dir) {
-        Ok(found) if found.state()? == State::Active => {
+        Ok(found) if matches!(found.state()?, State::Active | State::Resetting) => {
             return Err(ContainerError::Exists { dir: app.dir.clone() }.into());
         }
         Ok(_) | Err(ContainerError::NotFound { .. } | ContainerError::Busy { .. }) => {}
@@ -28,8 +29,33 @@ pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
         vault_core::VaultError::is_busy,
     )?;
     app.note("the TPM allows 8 wrong PINs in a row, then none; keep the PIN safe");
-    let dir = app.dir.clone();
-    app.print(&json!({"vault": dir}), || format!("Made a vault in {}.", dir.display()))
+    let code = if with_recovery_code {
+        let code = RecoveryCode::random(&mut rng());
+        let mut vault = app.open(&mut keys)?;
+        let made = vault
+            .unlock(&material)
+            .map_err(Failure::from)
+            .and_then(|unlocked| Ok(unlocked.renew_recovery_code(&code, now(), &mut rng())?));
+        made.map_err(|failure| {
+            failure.next("The vault is made. Make a recovery code with \"passhold recovery renew\".")
+        })?;
+        Some(code.to_text())
+    } else {
+        app.note("without a recovery code, a forgotten PIN costs every passkey; \"passhold recovery renew\" makes one");
+        None
+    };
+    let (dir, code) = (app.dir.clone(), code.as_ref().map(|code| code.as_str()));
+    app.print(&json!({"vault": dir, "recoveryCode": code}), || {
+        let made = format!("Made a vault in {}.", dir.display());
+        code.map_or_else(|| made.clone(), |code| format!("{made}\n{}", shown(code)))
+    })
+}
+
+/// A recovery code, once.
+pub(super) fn shown(code: &str) -> String {
+    format!(
+        "Recovery code: {code}\nWrite it down and keep it away from this machine; it is not shown again. Whoever has it and this machine can set a new PIN."
+    )
 }
 
 /// A new PIN, typed twice on a terminal, until the policy accepts one.

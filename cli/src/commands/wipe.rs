@@ -56,7 +56,7 @@ fn tell_what_is_lost(app: &mut App<'_>, keys: &mut Keys) -> Result<()> {
             app.note("a wipe of it was interrupted, and will be completed");
             return Ok(());
         }
-        State::Active => drop(container),
+        State::Active | State::Resetting => drop(container),
     }
     match app.open(keys).and_then(|vault| Ok(vault.accounts()?)) {
         Ok(accounts) => {

@@ -15,7 +15,7 @@ use swtpm_tests::{PIN, Program, creation_options, key_store, pin, request_option
 use tempfile::TempDir;
 use tpm_backend::swtpm::Swtpm;
 use vault_core::{
-    OpenError, UnlockError, Vault,
+    OpenError, RecoveryCode, UnlockError, Vault,
     container::{AccountId, Container, ContainerError, VAULT_FILE},
     webauthn::{CreateRequest, GetRequest, Origin, UserPresent},
 };
@@ -34,15 +34,19 @@ pub(crate) enum Operation {
     Delete,
     Rename,
     PinChange,
+    PinReset,
+    RecoveryRenew,
     Wipe,
 }
 
-pub(crate) const OPERATIONS: [Operation; 6] = [
+pub(crate) const OPERATIONS: [Operation; 8] = [
     Operation::Setup,
     Operation::Enroll,
     Operation::Delete,
     Operation::Rename,
     Operation::PinChange,
+    Operation::PinReset,
+    Operation::RecoveryRenew,
     Operation::Wipe,
 ];
 
@@ -52,6 +56,8 @@ pub(crate) struct State {
     /// Number, user name, own name.
     pub(crate) accounts: Vec<(String, String, Option<String>)>,
     pub(crate) pin: String,
+    /// Whether the recovery code from before is in force.
+    pub(crate) code: bool,
 }
 
 impl Operation {
@@ -63,6 +69,8 @@ impl Operation {
             Self::Delete => "delete 1".to_owned(),
             Self::Rename => "rename 2 Work".to_owned(),
             Self::PinChange => "pin change".to_owned(),
+            Self::PinReset => "pin reset".to_owned(),
+            Self::RecoveryRenew => "recovery renew".to_owned(),
             Self::Wipe => "wipe --yes".to_owned(),
         };
         line.split(' ').map(str::to_owned).collect()
@@ -72,18 +80,20 @@ impl Operation {
     pub(crate) fn before(self) -> Option<State> {
         let account = |id: &str, user: &str| (id.to_owned(), user.to_owned(), None);
         let accounts = vec![account("1", "alice"), account("2", "bob")];
-        (self != Self::Setup).then(|| State { accounts, pin: PIN.to_owned() })
+        (self != Self::Setup).then(|| State { accounts, pin: PIN.to_owned(), code: true })
     }
 
     pub(crate) fn after(self) -> Option<State> {
         let Some(mut state) = self.before() else {
-            return Some(State { accounts: vec![], pin: PIN.to_owned() });
+            return Some(State { accounts: vec![], pin: PIN.to_owned(), code: false });
         };
         match self {
             Self::Enroll => state.accounts.push(("3".into(), "carol".into(), None)),
             Self::Delete => drop(state.accounts.remove(0)),
             Self::Rename => state.accounts[1].2 = Some("Work".into()),
             Self::PinChange => state.pin = NEW_PIN.to_owned(),
+            Self::PinReset => (state.pin, state.code) = (NEW_PIN.to_owned(), false),
+            Self::RecoveryRenew => state.code = false,
             Self::Wipe => return None,
             Self::Setup => {}
         }
@@ -107,6 +117,9 @@ pub(crate) struct Bench {
     _alone: MutexGuard<'static, ()>,
     root: TempDir,
     pub(crate) operation: Operation,
+    code: RecoveryCode,
+    /// Whether a PIN reset that was cut short had to be done again, with the same code.
+    pub(crate) redone: bool,
     /// Where the operation was disturbed, for messages.
     pub(crate) point: String,
     /// Whether files that could not be removed may be left beside the vault.
@@ -120,7 +133,9 @@ impl Bench {
         let root = tempfile::tempdir().unwrap();
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let point = format!("{operation:?}");
-        let bench = Self { _alone: alone, root, operation, point, leftovers: false, healed: 0 };
+        let code = RecoveryCode::random(&mut rng());
+        let bench =
+            Self { _alone: alone, root, operation, code, redone: false, point, leftovers: false, healed: 0 };
         fs::create_dir(bench.path("tpm.0")).unwrap();
         fs::create_dir(bench.path("vault.0")).unwrap();
         let tpm = Swtpm::start(&bench.path("tpm.0")).unwrap();
@@ -137,6 +152,9 @@ impl Bench {
                 let unlocked = vault.unlock(&pin(PIN)).unwrap();
                 unlocked.enroll(&request, UserPresent::confirmed(), 0, &mut rng()).unwrap();
             }
+            let mut vault = Vault::open(&dir, &mut keys).unwrap();
+            let unlocked = vault.unlock(&pin(PIN)).unwrap();
+            unlocked.renew_recovery_code(&bench.code, 0, &mut rng()).unwrap();
         }
         fs::write(bench.path("options"), creation_options(SITE, "carol", "none")).unwrap();
         bench
@@ -189,6 +207,7 @@ impl Bench {
     pub(crate) fn typed(&self) -> String {
         match self.operation {
             Operation::PinChange => format!("{PIN}\n{NEW_PIN}\n"),
+            Operation::PinReset => format!("{}\n{NEW_PIN}\n", *self.code.to_text()),
             Operation::Rename | Operation::Wipe => String::new(),
             _ => format!("{PIN}\n"),
         }
@@ -265,8 +284,17 @@ impl Bench {
             let pin_now = match vault.unlock(&pin(PIN)) {
                 Ok(_) => PIN,
                 Err(UnlockError::WrongPin) => NEW_PIN,
+                Err(UnlockError::ResetUnfinished) if self.operation == Operation::PinReset => NEW_PIN,
                 Err(e) => panic!("{}: {e:?}", self.point),
             };
+            let mut in_force = || vault.check_recovery_code(&self.code).is_ok();
+            let mut code = in_force();
+            self.redone = code && pin_now == NEW_PIN && self.operation == Operation::PinReset;
+            if self.redone {
+                let next = RecoveryCode::random(&mut rng());
+                vault.reset_pin(&self.code, &pin(NEW_PIN), &next, 0, &mut rng()).unwrap();
+                code = false;
+            }
             let json = request_options(SITE);
             let request = GetRequest::from_json(&json, Origin::parse(ORIGIN).unwrap()).unwrap();
             let ids: Vec<AccountId> = vault.matching(&request).unwrap().iter().map(|(id, _)| *id).collect();
@@ -277,7 +305,7 @@ impl Bench {
             }
             drop(vault);
             assert_eq!(in_tpm(), in_file(), "{}: file and TPM agree after an unlock", self.point);
-            State { accounts, pin: pin_now.to_owned() }
+            State { accounts, pin: pin_now.to_owned(), code }
         });
         if state.is_none() {
             // Whatever was left, there is room for a vault now.
@@ -293,7 +321,7 @@ impl Bench {
             .output()
             .unwrap();
         let indices = String::from_utf8(indices.stdout).unwrap();
-        assert_eq!(indices.lines().count(), 3, "{}: NV indices {indices}", self.point);
+        assert_eq!(indices.lines().count(), 4, "{}: NV indices {indices}", self.point);
         let mut files: Vec<_> =
             fs::read_dir(&dir).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
         files.sort();

@@ -26,6 +26,7 @@ pub(crate) struct Facts {
     pub(crate) pin: u32,
     pub(crate) sec: u32,
     pub(crate) key: u32,
+    pub(crate) rec: u32,
 }
 
 /// What whoever knows the PIN too can find out.
@@ -61,6 +62,7 @@ impl Facts {
             pin: number("pin_index"),
             sec: number("sec_index"),
             key: number("key_index"),
+            rec: number("rec_index"),
         }
     }
 

@@ -17,7 +17,7 @@ use swtpm_tests::{TestTpm, creation_options, key_store, pin, proxy::Proxy, rng};
 use tempfile::TempDir;
 use tpm_backend::Tpm;
 use vault_core::{
-    CeremonyError, OpenError, UnlockError, Vault, VaultError,
+    CeremonyError, OpenError, RecoveryCode, RecoveryError, UnlockError, Vault, VaultError,
     container::{AccountId, ContainerError},
     keystore::{KeyStoreError, TpmStatus},
     webauthn::{CreateRequest, GetRequest, Origin, UserPresent},
@@ -44,12 +44,15 @@ pub(crate) enum Operation {
     ChangePin,
     /// Unlock after a PIN change that was cut off before its last write.
     Settle,
+    /// The PIN is forgotten; the recovery code is not.
+    ResetPin,
+    RenewCode,
     Status,
     Wipe,
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Setup,
         Self::Open,
         Self::Heal,
@@ -59,6 +62,8 @@ impl Operation {
         Self::Delete,
         Self::ChangePin,
         Self::Settle,
+        Self::ResetPin,
+        Self::RenewCode,
         Self::Status,
         Self::Wipe,
     ];
@@ -91,6 +96,8 @@ pub(crate) struct Lab {
     pub(crate) passkeys: Vec<Passkey>,
     /// The PIN in force, and the one that [`Operation::ChangePin`] sets.
     pub(crate) pins: [&'static str; 2],
+    /// The recovery code in force, and the one that [`Operation::RenewCode`] and [`Operation::ResetPin`] put in force.
+    codes: [RecoveryCode; 2],
     challenges: u64,
 }
 
@@ -122,6 +129,7 @@ impl Lab {
             dir: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap(),
             passkeys: Vec::new(),
             pins: ["271828", "314159"],
+            codes: [(); 2].map(|()| RecoveryCode::random(&mut rng())),
             challenges: 0,
         }
     }
@@ -185,6 +193,7 @@ impl Lab {
         match operation {
             Operation::Heal => self.raw().evict_srk(),
             Operation::Settle => self.cut_pin_change(),
+            Operation::ResetPin | Operation::RenewCode => self.renew(keys, 0).unwrap(),
             _ => {}
         }
     }
@@ -234,12 +243,35 @@ impl Lab {
                 vault.unlock(&pin(self.pins[0]))?.change_pin(&pin(self.pins[1]), &mut rng())?;
                 Done::Silently
             }
+            Operation::ResetPin => {
+                let (new, [code, next]) = (pin(self.pins[1]), &self.codes);
+                Vault::open(self.dir(), keys)?.reset_pin(code, &new, next, 0, &mut rng())?;
+                Done::Silently
+            }
+            Operation::RenewCode => {
+                self.renew(keys, 1)?;
+                Done::Silently
+            }
             Operation::Status => Done::Status(Vault::open(self.dir(), keys)?.status()?),
             Operation::Wipe => {
                 vault_core::wipe(self.dir(), keys)?;
                 Done::Silently
             }
         })
+    }
+
+    fn renew(&self, keys: &mut Tpm, code: usize) -> Result<()> {
+        let mut vault = Vault::open(self.dir(), keys)?;
+        Ok(vault.unlock(&pin(self.pins[0]))?.renew_recovery_code(&self.codes[code], 0, &mut rng())?)
+    }
+
+    /// Which of the two codes is in force; exactly one is.
+    fn code_in_force(&self, vault: &mut Vault<'_>) -> Result<usize> {
+        match self.codes.each_ref().map(|code| vault.check_recovery_code(code).map(drop)) {
+            [Ok(()), Err(RecoveryError::WrongCode | RecoveryError::SpentCode { .. })] => Ok(0),
+            [Err(RecoveryError::WrongCode | RecoveryError::SpentCode { .. }), Ok(())] => Ok(1),
+            odd => Err(format!("the codes: {odd:?}").into()),
+        }
     }
 
     pub(crate) fn list(&self, keys: &mut Tpm) -> Result<Vec<AccountId>> {
@@ -309,8 +341,8 @@ impl Lab {
             }
         }
         let pins = match (operation, done) {
-            (Operation::ChangePin, Some(_)) => vec![self.pins[1]],
-            (Operation::ChangePin, None) => self.pins.to_vec(),
+            (Operation::ChangePin | Operation::ResetPin, Some(_)) => vec![self.pins[1]],
+            (Operation::ChangePin | Operation::ResetPin, None) => self.pins.to_vec(),
             _ => vec![self.pins[0]],
         };
         let Some((id, account)) = listed.last() else {
@@ -321,6 +353,16 @@ impl Lab {
         for (attempt, with_pin) in pins.iter().enumerate() {
             match assert_in(&mut vault, &newest, with_pin, &challenge) {
                 Err(CeremonyOrUnlock::Unlock(UnlockError::WrongPin)) if attempt + 1 < pins.len() => {}
+                // Whoever began it has the code.
+                Err(CeremonyOrUnlock::Unlock(UnlockError::ResetUnfinished))
+                    if operation == Operation::ResetPin && done.is_none() =>
+                {
+                    let (new, [code, next]) = (pin(self.pins[1]), &self.codes);
+                    vault.reset_pin(code, &new, next, 0, &mut rng())?;
+                    assert_in(&mut vault, &newest, self.pins[1], &challenge)?;
+                    condition = Condition::Changed;
+                    break;
+                }
                 other => {
                     other?;
                     if *with_pin == self.pins[1] {
@@ -328,6 +370,15 @@ impl Lab {
                     }
                     break;
                 }
+            }
+        }
+        if matches!(operation, Operation::RenewCode | Operation::ResetPin) {
+            let renewed = self.code_in_force(&mut vault)? == 1;
+            if done.is_some() && !renewed {
+                return Err("the new recovery code is not in force".into());
+            }
+            if operation == Operation::RenewCode && renewed {
+                condition = Condition::Changed;
             }
         }
         if let Some(Done::Enrolled(passkey)) = done
@@ -356,6 +407,12 @@ impl Lab {
             }
             (Operation::Delete, _) => drop(self.passkeys.pop()),
             (Operation::ChangePin, _) => self.pins.reverse(),
+            (Operation::RenewCode, _) => self.codes.reverse(),
+            (Operation::ResetPin, _) => {
+                self.pins.reverse();
+                let in_force = self.code_in_force(&mut Vault::open(self.dir(), keys)?)?;
+                self.codes.rotate_left(in_force);
+            }
             _ => return Err("nothing could have changed".into()),
         }
         Ok(())
@@ -407,6 +464,14 @@ pub(crate) fn of_key_store<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e K
     }
     if let Some(e) = error.downcast_ref::<UnlockError>() {
         return if let UnlockError::KeyStore(e) = e { Some(e) } else { None };
+    }
+    if let Some(e) = error.downcast_ref::<RecoveryError>() {
+        return match e {
+            RecoveryError::KeyStore(e)
+            | RecoveryError::CutShort(e)
+            | RecoveryError::Reset(UnlockError::KeyStore(e)) => Some(e),
+            _ => None,
+        };
     }
     if let Some(e) = error.downcast_ref::<CeremonyError>() {
         return if let CeremonyError::KeyStore(e) = e { Some(e) } else { None };

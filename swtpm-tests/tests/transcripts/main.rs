@@ -17,6 +17,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use serde_json::{Value, json};
 use snapbox::{Assert, Data};
 use swtpm_tests::{Call, PIN, Passhold, TestTpm, creation_options, request_options};
+use vault_core::RecoveryCode;
 
 const ORIGIN: &str = "https://example.org";
 const WRONG: &str = "999888777x";
@@ -156,6 +157,34 @@ fn pin() {
 }
 
 #[test]
+fn recovery() {
+    let mut transcript = Transcript::empty();
+    transcript.bare(&["recovery", "--help"]);
+    transcript.bare(&["recovery", "renew", "--help"]);
+    transcript.bare(&["pin", "reset", "--help"]);
+    transcript.run(&["setup", "--no-recovery-code"], |call| call.pin(PIN));
+    let never = "4Y6X-WVJZ-TAFG-AZ77-60C1-EEVJ-1MV0";
+    transcript.run(&["pin", "reset"], |call| call.pin(&format!("{never}\n{PIN}")));
+    transcript.run(&["recovery", "renew"], |call| call.pin(WRONG));
+    transcript.run(&["recovery", "renew"], |call| call.pin(PIN));
+    for _ in 0..7 {
+        transcript.passhold.call(["pin", "change"]).pin(WRONG).run().expect_code(5);
+    }
+    transcript.run(&["pin", "change"], |call| call.pin(WRONG));
+    let code = transcript.codes[0].clone();
+    for typed in [never, &never[..20], &never.replace('4', "5"), "#secret", ""] {
+        transcript.run(&["pin", "reset"], |call| call.pin(&format!("{typed}\n161803x")));
+    }
+    transcript.run(&["pin", "reset"], |call| call.pin(&format!("{code}\n123456")));
+    transcript.run(&["pin", "reset"], |call| call.pin(&format!("{code}\n161803x")));
+    transcript.run(&["pin", "reset"], |call| call.pin(&format!("{code}\n{PIN}")));
+    let code = transcript.codes[1].clone();
+    transcript.run(&["pin", "reset", "--json"], |call| call.pin(&format!("{code}\n{PIN}")));
+    transcript.run(&["recovery", "renew", "--json"], |call| call.pin(PIN));
+    transcript.holds("recovery");
+}
+
+#[test]
 fn status() {
     let mut transcript = Transcript::empty();
     transcript.bare(&["status", "--help"]);
@@ -186,6 +215,8 @@ fn wipe() {
 /// The runs of one file, and whom they run for.
 struct Transcript {
     text: String,
+    /// The recovery codes that were shown, the last one in force.
+    codes: Vec<String>,
     passhold: Passhold,
     // Dropped after the programs that use it.
     tpm: TestTpm,
@@ -194,7 +225,7 @@ struct Transcript {
 impl Transcript {
     fn empty() -> Self {
         let tpm = TestTpm::start().unwrap();
-        Self { text: String::new(), passhold: Passhold::new(&tpm.tcti()), tpm }
+        Self { text: String::new(), codes: Vec::new(), passhold: Passhold::new(&tpm.tcti()), tpm }
     }
 
     fn with_accounts(users: &[&str]) -> Self {
@@ -205,8 +236,8 @@ impl Transcript {
         transcript
     }
 
-    fn set_up(self) -> Self {
-        self.passhold.call(["setup"]).pin(PIN).run().expect_code(0);
+    fn set_up(mut self) -> Self {
+        self.codes.extend(code_in(&self.passhold.call(["setup"]).pin(PIN).run().expect_code(0).stdout));
         self
     }
 
@@ -262,6 +293,10 @@ impl Transcript {
         block = block.replace(&self.passhold.vault().display().to_string(), "[VAULT]");
         block = block.replace(&self.passhold.home().display().to_string(), "[HOME]");
         block = block.replace(&self.tpm.tcti(), "[TCTI]");
+        if let Some(code) = code_in(&run.stdout) {
+            block = block.replace(&code, "[CODE]");
+            self.codes.push(code);
+        }
         let block: String = block.split_inclusive('\n').map(without_times).collect();
         self.text.push_str(&block);
     }
@@ -274,6 +309,12 @@ impl Transcript {
         let text = self.text.trim_end().to_owned() + "\n";
         Assert::new().action_env("SNAPSHOTS").eq(Data::text(text).raw(), Data::read_from(&path, None).raw());
     }
+}
+
+/// A recovery code, if one is shown.
+fn code_in(text: &str) -> Option<String> {
+    let is_code = |word: &&str| word.len() == 34 && RecoveryCode::parse(word).is_ok();
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').find(is_code).map(str::to_owned)
 }
 
 /// Without dates, times of creation, and the members of a response, which tests/verifiers.rs checks.

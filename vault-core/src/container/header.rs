@@ -15,6 +15,8 @@ pub enum State {
     Provisioning,
     /// Usable.
     Active,
+    /// Usable, but a PIN reset has begun: whether the TPM holds the old PIN's secrets or the new one's is not known.
+    Resetting,
     /// A wipe has begun and must be completed.
     Wiping,
 }
@@ -114,12 +116,14 @@ impl State {
         match self {
             Self::Provisioning => "provisioning",
             Self::Active => "active",
+            Self::Resetting => "resetting",
             Self::Wiping => "wiping",
         }
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        [Self::Provisioning, Self::Active, Self::Wiping].into_iter().find(|s| s.as_text() == text)
+        let all = [Self::Provisioning, Self::Active, Self::Resetting, Self::Wiping];
+        all.into_iter().find(|s| s.as_text() == text)
     }
 }
 

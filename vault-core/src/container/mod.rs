@@ -16,7 +16,7 @@ mod tree;
 pub use account::{Account, AccountId, Extras, LargeBlobKey, Takes};
 pub use file::{Arrival, Container, LOCK_FILE, Lock, VAULT_FILE, Vacancy};
 pub use header::State;
-pub use settings::{PersistentToken, Settings};
+pub use settings::{CodeMark, PersistentToken, Settings};
 pub use store::Store;
 
 use std::{io, path::PathBuf};

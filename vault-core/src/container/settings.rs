@@ -4,6 +4,7 @@ use crate::{keystore::PresenceParent, pin::MAX_BYTES, webauthn::RpId};
 
 /// What a vault keeps besides its passkeys. It lies in the header, sealed, and changes with the generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Settings {
     /// Whether every passkey made from now on takes the PIN (§6.11.3).
     pub always_uv: bool,
@@ -20,6 +21,20 @@ pub struct Settings {
     /// The serialized large-blob array (§6.10.1).
     #[serde(with = "serde_bytes")]
     pub large_blobs: Vec<u8>,
+    /// The recovery code in force, if there is one.
+    pub recovery_code: Option<CodeMark>,
+    /// The last ones before it, oldest first.
+    pub spent_codes: Vec<CodeMark>,
+}
+
+/// What is kept of a recovery code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeMark {
+    /// Its [`check`](crate::RecoverySecrets::check).
+    #[serde(with = "serde_bytes")]
+    pub check: [u8; 32],
+    /// When it came into force, or ended, in seconds since 1970.
+    pub at: u64,
 }
 
 /// A token that allows to list the passkeys until the PIN is changed.
@@ -37,6 +52,8 @@ impl Settings {
     pub const MAX_RP_IDS: usize = 16;
     /// The longest large-blob array. The least that the specification allows is 1,024.
     pub const MAX_LARGE_BLOBS: usize = 4096;
+    /// As many recovery codes are remembered when they have ended.
+    pub const MAX_SPENT_CODES: usize = 16;
     /// The longest PIN that can be demanded.
     pub const MAX_MIN_PIN_LENGTH: usize = MAX_BYTES;
     /// An empty array and the first half of its SHA-256 (§6.10.1).
@@ -55,6 +72,8 @@ impl Default for Settings {
             pin_change_due: false,
             persistent_token: None,
             large_blobs: Self::NO_LARGE_BLOBS.to_vec(),
+            recovery_code: None,
+            spent_codes: Vec::new(),
         }
     }
 }

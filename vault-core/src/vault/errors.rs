@@ -52,6 +52,9 @@ pub enum UnlockError {
     /// The TPM refused the PIN and counted it.
     #[error("wrong PIN")]
     WrongPin,
+    /// A PIN reset was cut short, and this PIN does not open the vault.
+    #[error("a PIN reset was cut short")]
+    ResetUnfinished,
     /// The container is not the latest: an old copy was put in its place.
     #[error("the vault's file is an old copy: it holds change {file}, and the TPM remembers change {tpm}")]
     RolledBack {
@@ -75,6 +78,36 @@ impl From<KeyStoreError> for UnlockError {
             other => Self::KeyStore(other),
         }
     }
+}
+
+/// Why a PIN could not be reset.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecoveryError {
+    /// The vault was made without a recovery code, and got none since.
+    #[error("this vault has no recovery code")]
+    NoCode,
+    /// It is no code of this vault, as far as is known.
+    #[error("this is not the vault's recovery code")]
+    WrongCode,
+    /// It was one.
+    #[error("this recovery code is spent: it was used or replaced")]
+    SpentCode {
+        /// When it ended, in seconds since 1970.
+        at: u64,
+    },
+    /// The PIN is reset, and the vault cannot be used with it.
+    #[error("the PIN is reset")]
+    Reset(#[source] UnlockError),
+    /// The reset was cut short.
+    #[error("the PIN reset was cut short")]
+    CutShort(#[source] KeyStoreError),
+    /// The container.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// The TPM, before anything was changed.
+    #[error(transparent)]
+    KeyStore(#[from] KeyStoreError),
 }
 
 /// Why a passkey could not be made or used.

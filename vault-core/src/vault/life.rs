@@ -109,7 +109,7 @@ pub fn clear_remains(dir: &Path, keys: &mut dyn KeyStore) -> Result<(), VaultErr
         Err(e) => return Err(e.into()),
     };
     match container.state()? {
-        State::Active => Ok(()),
+        State::Active | State::Resetting => Ok(()),
         // A set-up that was interrupted has no passkeys.
         State::Provisioning if !container.is_empty()? => Err(ContainerError::from(Damage::Header).into()),
         State::Provisioning | State::Wiping => clear(container, keys).map(drop),

@@ -3,9 +3,10 @@
 mod errors;
 mod life;
 mod presence;
+mod recovery;
 mod unlocked;
 
-pub use errors::{CeremonyError, OpenError, UnlockError, VaultError};
+pub use errors::{CeremonyError, OpenError, RecoveryError, UnlockError, VaultError};
 pub use life::{Wiped, clear_remains, setup, wipe};
 pub use unlocked::{Assertion, MadeCredential, NewCredential, Unlocked};
 
@@ -63,7 +64,7 @@ impl<'k> Vault<'k> {
     /// Opens the vault in a container that the caller has locked.
     pub fn open_container(container: Container, keys: &'k mut dyn KeyStore) -> Result<Self, OpenError> {
         match container.state()? {
-            State::Active => {}
+            State::Active | State::Resetting => {}
             State::Provisioning => return Err(OpenError::Unfinished),
             State::Wiping => {
                 return Err(match life::clear(container, keys) {
@@ -186,6 +187,7 @@ impl<'k> Vault<'k> {
             Ok(mut keys) => {
                 remember_wrong_pins(&mut self.store, |_| 0);
                 check_generation(&self.store, keys.as_mut())?;
+                recovery::settle(&mut self.store, keys.as_mut())?;
                 Ok(Unlocked::new(&mut self.store, keys, secrets))
             }
             Err(error) => {

@@ -65,8 +65,8 @@ pub struct Assertion {
 
 /// A vault whose PIN the TPM has just accepted, for one operation.
 pub struct Unlocked<'v> {
-    store: &'v mut Store,
-    keys: Box<dyn UnlockedKeys + 'v>,
+    pub(super) store: &'v mut Store,
+    pub(super) keys: Box<dyn UnlockedKeys + 'v>,
     proven: PinSecrets,
     verified: UserVerified,
 }

@@ -11,7 +11,7 @@ use rand_core::{TryCryptoRng, TryRng};
 use serde_json::json;
 use tempfile::TempDir;
 use vault_core::{
-    Secret,
+    RecoverySecrets, Secret,
     container::{Account, AccountId, Container, ContainerError, Damage, State, Store, VAULT_FILE, Vacancy},
     keystore::{
         Anchor, ContainerKey, Erased, KeyBlob, KeyStore, KeyStoreError, Mandate, PresenceParent, Provisioned,
@@ -371,6 +371,19 @@ impl KeyStore for Untouchable {
         _: &PinSecrets,
     ) -> Result<Box<dyn UnlockedKeys + 'a>, KeyStoreError> {
         panic!("the PIN was tried")
+    }
+
+    fn check_recovery(&mut self, _: &Anchor, _: &RecoverySecrets) -> Result<(), KeyStoreError> {
+        panic!("a recovery code was tried")
+    }
+
+    fn reset_pin<'a>(
+        &'a mut self,
+        _: &Anchor,
+        _: &RecoverySecrets,
+        _: &PinSecrets,
+    ) -> Result<Box<dyn UnlockedKeys + 'a>, KeyStoreError> {
+        panic!("the PIN was reset")
     }
 
     fn sign_present(
