@@ -1,4 +1,5 @@
 use std::{
+    cell::Cell,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use tpm_backend::{
 use vault_core::{
     TriesLeft, UnlockError, Unlocked, Vault,
     container::{Container, ContainerError},
-    pin::{Pin, PinPolicy},
+    pin::{Pin, PinMaterial, PinPolicy},
     webauthn::UserPresent,
 };
 
@@ -146,15 +147,37 @@ impl<'c> App<'c> {
         show: impl FnOnce(&mut Self, &mut Vault<'_>) -> Result<P>,
         operation: impl FnOnce(&mut Self, Unlocked<'_>, UserPresent, P) -> Result<T>,
     ) -> Result<T> {
+        // A right PIN ends the asking.
+        let (shown, mut operation) = (Cell::new(None), Some(operation));
+        let show = |app: &mut Self, vault: &mut Vault<'_>| {
+            shown.set(Some(show(app, vault)?));
+            Ok(())
+        };
+        self.with_pin_by(keys, show, |app, vault, pin| {
+            let unlocked = vault.unlock(pin)?;
+            Ok(match (operation.take(), shown.take()) {
+                (Some(operation), Some(shown)) => operation(app, unlocked, UserPresent::confirmed(), shown),
+                _ => Err(Failure::new(Exit::Unexpected, "a PIN was asked for twice")),
+            })
+        })
+    }
+
+    /// The same where it is not unlocking that takes the PIN.
+    pub(crate) fn with_pin_by<T>(
+        &mut self,
+        keys: &mut Keys,
+        show: impl FnOnce(&mut Self, &mut Vault<'_>) -> Result<()>,
+        mut attempt: impl FnMut(&mut Self, &mut Vault<'_>, &PinMaterial) -> Result<Result<T>, UnlockError>,
+    ) -> Result<T> {
         let mut vault = self.open(keys)?;
         let id = vault.id();
-        let shown = show(self, &mut vault)?;
+        show(self, &mut vault)?;
         if let Some(left) = vault.tries_left_if_fewer()? {
             self.note(crate::terminal::tries(left));
         }
-        let mut attempt = 0;
+        let mut prompts = 0;
         loop {
-            attempt += 1;
+            prompts += 1;
             let pin = if self.console.pin_is_typed() {
                 drop(vault);
                 let pin = self.pin("PIN: ")?;
@@ -163,8 +186,8 @@ impl<'c> App<'c> {
             } else {
                 self.pin("PIN: ")?
             };
-            let refused = match vault.unlock(&pin.material()) {
-                Ok(unlocked) => return operation(self, unlocked, UserPresent::confirmed(), shown),
+            let refused = match attempt(self, &mut vault, &pin.material()) {
+                Ok(done) => return done,
                 Err(e) => e,
             };
             // What the TPM said of the PIN is not hidden by a failure to tell the count.
@@ -173,7 +196,7 @@ impl<'c> App<'c> {
                 other => return Err(unlock_failure(other, &self.dir)),
             };
             let failure = Failure::wrong_pin(left);
-            if left == Some(TriesLeft::ByTpm(0)) || attempt == PROMPTS || !self.console.pin_is_typed() {
+            if left == Some(TriesLeft::ByTpm(0)) || prompts == PROMPTS || !self.console.pin_is_typed() {
                 return Err(failure);
             }
             self.note(failure);

@@ -65,7 +65,17 @@ pub enum Command {
         no_recovery_code: bool,
     },
     /// Make a passkey: WebAuthn creation options in, a registration response out
-    Enroll(Ceremony),
+    Enroll {
+        /// The request
+        #[command(flatten)]
+        ceremony: Ceremony,
+        /// Put the passkey that this account has already into the bin
+        #[arg(long, conflicts_with = "another")]
+        replace: bool,
+        /// Make another one beside it
+        #[arg(long)]
+        another: bool,
+    },
     /// Sign in with a passkey: WebAuthn request options in, an authentication response out
     Sign {
         /// The request
@@ -76,7 +86,17 @@ pub enum Command {
         account: Option<AccountId>,
     },
     /// List the passkeys
-    List,
+    List {
+        /// Only those that were never used since they were made
+        #[arg(long)]
+        unused: bool,
+        /// Only those that were not used for so many days
+        #[arg(long, value_name = "DAYS")]
+        stale: Option<u64>,
+        /// Those in the bin
+        #[arg(long, conflicts_with_all = ["unused", "stale"])]
+        bin: bool,
+    },
     /// Show one passkey
     Show {
         /// Its number, as `list` shows it
@@ -89,11 +109,18 @@ pub enum Command {
         /// The new name; an empty one restores the site's
         name: String,
     },
-    /// Delete a passkey
+    /// Move a passkey to the bin, where it cannot be used; it is kept there for 30 days
     Delete {
         /// Its number
         id: AccountId,
     },
+    /// Take a passkey out of the bin
+    Undelete {
+        /// Its number, as `list --bin` shows it
+        id: AccountId,
+    },
+    /// Delete what is in the bin, at once and for ever
+    EmptyBin,
     /// Change the PIN, or reset a forgotten one
     #[command(subcommand)]
     Pin(Pin),
@@ -103,6 +130,9 @@ pub enum Command {
     /// Move vaults
     #[command(subcommand)]
     Vault(Vault),
+    /// Let a vault's file that was restored from a backup in
+    #[command(subcommand)]
+    Restore(Restore),
     /// Show the vault, its TPM and the PIN tries left; needs no PIN
     Status,
     /// Destroy the vault and every copy of it
@@ -139,6 +169,13 @@ pub enum Pin {
 pub enum Recovery {
     /// Replace the recovery code, or make the first one
     Renew,
+}
+
+/// What can be done with an old copy of the vault's file.
+#[derive(Debug, Subcommand, Serialize, Deserialize)]
+pub enum Restore {
+    /// Make the copy that lies in the vault's folder the latest; what was changed after it is lost
+    Accept,
 }
 
 /// What can be done with a vault as a whole.

@@ -185,6 +185,12 @@ impl From<ContainerError> for Failure {
             ContainerError::NewerFormat { .. } => {
                 new(Exit::Damaged, "Use the Passhold that wrote it, or a newer one.")
             }
+            ContainerError::InBin { id } => {
+                new(Exit::NoPasskey, &format!("\"passhold undelete {id}\" takes it out."))
+            }
+            ContainerError::NotInBin { .. } => {
+                new(Exit::NoPasskey, "\"passhold list --bin\" shows what is there.")
+            }
             ContainerError::NoSuchAccount { .. } => {
                 new(Exit::NoPasskey, "\"passhold list\" shows the numbers.")
             }
@@ -330,7 +336,7 @@ impl From<UnlockError> for Failure {
             UnlockError::ResetUnfinished => Self::new(Exit::WrongPin, message)
                 .next("Run \"passhold pin reset\" again, with the same code."),
             _ => Self::new(Exit::RolledBack, message).next(
-                "Put back the newest vault.db. If it is lost, \"passhold wipe\" makes room for a new vault.",
+                "Put back the newest vault.db. If it is lost, \"passhold restore accept\" lets this copy in.",
             ),
         }
     }
@@ -428,7 +434,7 @@ impl From<PinRefused> for Failure {
 pub(crate) fn unlock_failure(error: UnlockError, dir: &Path) -> Failure {
     match error {
         UnlockError::RolledBack { .. } => Failure::from(error).next(format!(
-            "Put the newest vault.db back into {}. If it is lost, \"passhold wipe\" makes room for a new vault.",
+            "Put the newest vault.db back into {}. If it is lost, \"passhold restore accept\" lets this copy in.",
             dir.display()
         )),
         other => other.into(),

@@ -114,7 +114,7 @@ impl Call {
     pub fn relay(self, mut stream: UnixStream, console: &mut Local) -> Result<ExitCode> {
         // passholdd is told what was asked for, and gets what that takes; whoever took it over could ask for more.
         let (options, adopted) = match &self.command {
-            Command::Enroll(ceremony) | Command::Sign { ceremony, .. } => {
+            Command::Enroll { ceremony, .. } | Command::Sign { ceremony, .. } => {
                 (Some(ceremony.options.clone()), None)
             }
             Command::Vault(Vault::Adopt { dir }) => (None, Some(dir.clone())),

@@ -156,6 +156,26 @@ pub(crate) fn duration(time: Duration) -> String {
     }
 }
 
+/// So many passkeys.
+pub(crate) fn passkeys(count: usize) -> String {
+    if count == 1 { "1 passkey".to_owned() } else { format!("{count} passkeys") }
+}
+
+/// How long ago a point in time is.
+pub(crate) fn ago(at: u64, now: u64) -> String {
+    const UNITS: [(u64, &str); 5] =
+        [(365 * 86_400, "year"), (30 * 86_400, "month"), (86_400, "day"), (3600, "hour"), (60, "minute")];
+    let seconds = now.saturating_sub(at);
+    let unit = UNITS.into_iter().find(|(length, _)| seconds >= *length);
+    unit.map_or_else(
+        || "just now".to_owned(),
+        |(length, unit)| match seconds / length {
+            1 => format!("1 {unit} ago"),
+            count => format!("{count} {unit}s ago"),
+        },
+    )
+}
+
 /// A point in time as a person reads it.
 pub(crate) fn date(seconds: u64) -> String {
     let at = i64::try_from(seconds).ok().and_then(|s| Timestamp::from_second(s).ok());

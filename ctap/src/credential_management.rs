@@ -108,7 +108,7 @@ pub(crate) fn run(
             prove_any(authenticator)?;
             let (id, account) = found(&credential, env)?;
             let unlock = prove(authenticator, Some(&account.rp_id))?;
-            env.vaults.open()?.unlock_with(&unlock)?.delete(id)?;
+            env.vaults.open()?.unlock_with(&unlock)?.delete(id, env.unix_time, env.rng)?;
             Ok((None, None))
         }
         _ => {

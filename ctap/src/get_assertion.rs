@@ -2,6 +2,7 @@ use std::{rc::Rc, time::Duration};
 
 use ciborium::Value;
 use vault_core::{
+    WantedAssertion,
     container::{Account, AccountId, Takes},
     pin::PinSecrets,
     webauthn::{ClientDataHash, Protection, RpId, UserPresent},
@@ -222,14 +223,16 @@ fn sign(
         Takes::Presence => {
             let mut prf = |key: &_, salts: &[_]| Ok(vault.prf_by_presence(key, salts)?);
             let outputs = extensions.answer(&account, authenticator, &mut prf, env.rng)?;
-            vault.get_assertion_by_presence(rp_id, id, client_data, present, &outputs)?
+            let wanted = WantedAssertion { rp_id, id, client_data, extensions: &outputs };
+            vault.get_assertion_by_presence(wanted, present, env.unix_time, env.rng)?
         }
         Takes::Pin => {
             let unlock = series.unlock.as_ref().ok_or(Status::PuatRequired)?;
             let mut unlocked = vault.unlock_with(unlock)?;
             let mut prf = |key: &_, salts: &[_]| Ok(unlocked.prf(key, salts)?);
             let outputs = extensions.answer(&account, authenticator, &mut prf, env.rng)?;
-            unlocked.get_assertion(rp_id, id, client_data, present, &outputs)?
+            let wanted = WantedAssertion { rp_id, id, client_data, extensions: &outputs };
+            unlocked.get_assertion(wanted, present, env.unix_time, env.rng)?
         }
     };
     let reply = map([

@@ -206,13 +206,15 @@ fn enroll(vault: &mut Vault<'_>, attestation: &str) {
     let json = creation_options("example.org", "alice", attestation);
     let request = CreateRequest::from_json(&json, origin()).unwrap();
     let unlocked = vault.unlock(&pin(PIN)).unwrap();
-    drop(unlocked.enroll(&request, UserPresent::confirmed(), 0, &mut rng()).unwrap());
+    drop(unlocked.enroll(&request, None, UserPresent::confirmed(), 0, &mut rng()).unwrap());
 }
 
 fn sign(vault: &mut Vault<'_>, rp_id: &str) {
     let request = GetRequest::from_json(&request_options(rp_id), origin()).unwrap();
     let (id, _) = vault.matching(&request).unwrap().swap_remove(0);
-    drop(vault.unlock(&pin(PIN)).unwrap().sign(&request, id, UserPresent::confirmed()).unwrap());
+    drop(
+        vault.unlock(&pin(PIN)).unwrap().sign(&request, id, UserPresent::confirmed(), 0, &mut rng()).unwrap(),
+    );
 }
 
 fn origin() -> Origin {

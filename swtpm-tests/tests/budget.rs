@@ -54,13 +54,13 @@ fn enroll(vault: &mut Vault<'_>, attestation: &str) {
     let json = creation_options("example.org", "alice", attestation);
     let request = CreateRequest::from_json(&json, origin()).unwrap();
     let unlocked = vault.unlock(&pin(PIN)).unwrap();
-    unlocked.enroll(&request, UserPresent::confirmed(), 0, &mut rng()).unwrap();
+    unlocked.enroll(&request, None, UserPresent::confirmed(), 0, &mut rng()).unwrap();
 }
 
 fn sign(vault: &mut Vault<'_>) {
     let request = GetRequest::from_json(&request_options("example.org"), origin()).unwrap();
     let id = vault.matching(&request).unwrap()[0].0;
-    vault.unlock(&pin(PIN)).unwrap().sign(&request, id, UserPresent::confirmed()).unwrap();
+    vault.unlock(&pin(PIN)).unwrap().sign(&request, id, UserPresent::confirmed(), 0, &mut rng()).unwrap();
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn every_operation_stays_within_its_budget() {
     assert!(enrol.len() <= 15 && packed.len() <= enrol.len() + 4 && signed.len() <= 15);
     let delete = here.commands(|vault| {
         let id = vault.accounts().unwrap()[0].0;
-        vault.unlock(&pin(PIN)).unwrap().delete(id).unwrap();
+        vault.unlock(&pin(PIN)).unwrap().delete(id, 0, &mut rng()).unwrap();
     });
     let change = here
         .commands(|vault| vault.unlock(&pin(PIN)).unwrap().change_pin(&pin(NEW_PIN), &mut rng()).unwrap());

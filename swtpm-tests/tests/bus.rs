@@ -146,7 +146,7 @@ fn whole_life() -> Life {
         secrets.push(("a recovery code's mask".to_owned(), mask.expose_secret().to_vec()));
     }
     let id = accounts(dir, &mut key_store(&tcti))[0].0;
-    open(dir, &mut key_store(&tcti)).unlock(&pin(NEW_PIN)).unwrap().delete(id).unwrap();
+    open(dir, &mut key_store(&tcti)).unlock(&pin(NEW_PIN)).unwrap().delete(id, 0, &mut rng()).unwrap();
     vault_core::wipe(dir, &mut key_store(&tcti)).unwrap();
     assert_eq!(direct.loaded(), [] as [u32; 0]);
     for text in [PIN, NEW_PIN, WRONG_PIN] {
@@ -729,7 +729,7 @@ fn fifty_operations_on_one_key_store_leave_no_handle() {
             }
             7 => {
                 let id = enroll(scene.dir(), &mut keys, now, "carol", "direct");
-                open(scene.dir(), &mut keys).unlock(&pin(now)).unwrap().delete(id).unwrap();
+                open(scene.dir(), &mut keys).unlock(&pin(now)).unwrap().delete(id, 0, &mut rng()).unwrap();
             }
             8 => {
                 // An unlocked vault that nobody uses.

@@ -90,17 +90,12 @@ fn exit_0_enroll_and_sign_print_the_webauthn_json_alone() {
     let desk = Desk::with_vault();
     for json in [false, true] {
         let flag = |call: Call| if json { call.arg("--json") } else { call };
-        let run = flag(desk.enroll("alice")).run().expect_code(0);
+        let run = flag(desk.enroll("alice").arg("--another")).run().expect_code(0);
         assert_eq!(run.json()["type"], "public-key");
         let number = if json { 2 } else { 1 };
-        let again = if json {
-            "passhold: there is one for this account already (passkey 1); this will be another\n"
-        } else {
-            ""
-        };
         let expected = format!(
             "passhold: make a passkey for alice at example.org, asked by https://example.org\n\
-             {again}passhold: made passkey {number}\n"
+             passhold: made passkey {number}\n"
         );
         assert_eq!(run.stderr, expected);
 
@@ -130,6 +125,8 @@ fn exit_0_list_and_show_tell_what_was_enrolled() {
         "takes": "pin",
         "credentialId": id,
         "created": null,
+        "binned": null,
+        "lastUsed": null,
     });
     assert_eq!(account, expected);
     assert_eq!(desk.json(["list"]), json!([desk.json(["show", "1"])]));
@@ -174,11 +171,14 @@ fn exit_0_delete_takes_the_passkey_away() {
         desk.enroll(user).run().expect_code(0);
     }
     let run = desk.passhold.call(["delete", "1"]).pin(PIN).run().expect_code(0);
-    assert_eq!(run.stdout, "Deleted passkey 1, alice at example.org.\n");
+    assert_eq!(
+        run.stdout,
+        "Passkey 1, alice at example.org, is in the bin. \"passhold undelete 1\" takes it out again.\n"
+    );
     let left = desk.json(["list"]);
     assert_eq!((left.as_array().unwrap().len(), &left[0]["userName"]), (1, &json!("bob")));
     let run = desk.passhold.call(["delete", "2", "--json"]).pin(PIN).run().expect_code(0);
-    assert_eq!(run.json(), left[0]);
+    assert_eq!(run.json()["id"], left[0]["id"]);
     assert_eq!(desk.json(["list"]), json!([]));
 }
 
@@ -596,7 +596,7 @@ fn exit_11_rolled_back_for_an_old_copy() {
         "RolledBack",
         "the vault's file is an old copy: it holds change 2, and the TPM remembers change 3",
         &format!(
-            "Put the newest vault.db back into {}. If it is lost, \"passhold wipe\" makes room for a new vault.",
+            "Put the newest vault.db back into {}. If it is lost, \"passhold restore accept\" lets this copy in.",
             desk.passhold.vault().display()
         ),
     );
@@ -678,7 +678,7 @@ fn exit_14_excluded_before_the_pin_is_asked_for() {
     assert_eq!(desk.json(["status"])["triesLeft"], 8);
     options["excludeCredentials"] =
         json!([{"type": "public-key", "id": "AAAA"}, {"type": "nfc-key", "id": id}]);
-    let call = desk.call(["enroll", "--origin", ORIGIN]).stdin(options.to_string()).pin(PIN);
+    let call = desk.call(["enroll", "--another", "--origin", ORIGIN]).stdin(options.to_string()).pin(PIN);
     call.run().expect_code(0);
     assert_eq!(desk.json(["list"]).as_array().unwrap().len(), 2);
 }
@@ -953,7 +953,7 @@ fn options_come_from_a_file_or_standard_input_bare_or_wrapped() {
     let bare = creation_options(RP_ID, "alice", "none");
     let wrapped = format!(r#"{{"publicKey": {bare}, "mediation": "conditional"}}"#);
     for options in [&bare, &wrapped] {
-        let enroll = || desk.call(["enroll", "--origin", ORIGIN]).pin(PIN);
+        let enroll = || desk.call(["enroll", "--another", "--origin", ORIGIN]).pin(PIN);
         enroll().options(options).run().expect_code(0);
         enroll().stdin(options).run().expect_code(0);
         enroll().arg("--options=-").stdin(options).run().expect_code(0);

@@ -95,7 +95,8 @@ fn what_the_device_demands_of_the_pin_binds_the_terminal() {
     let tpm = TestTpm::start().unwrap();
     let passhold = Passhold::with_vault(&tpm);
     let options = creation_options("example.org", "alice", "none");
-    let enroll = |pin| passhold.call(["enroll", "--origin", ORIGIN]).pin(pin).options(&options).run();
+    let enroll =
+        |pin| passhold.call(["enroll", "--another", "--origin", ORIGIN]).pin(pin).options(&options).run();
     let request = request_options("example.org");
     let sign = |pin| {
         let sign = passhold.call(["sign", "--origin", ORIGIN, "--account", "1"]);

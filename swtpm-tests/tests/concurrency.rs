@@ -175,7 +175,7 @@ impl World {
         match asked {
             Asked::Enroll(pin) => {
                 let options = creation_options("example.org", "alice", "none");
-                call("enroll --origin https://example.org").options(&options).pin(pin).run()
+                call("enroll --another --origin https://example.org").options(&options).pin(pin).run()
             }
             Asked::List => call("list --json").run(),
             Asked::Status => call("status --json").run(),
@@ -317,7 +317,7 @@ fn two_processes_share_a_private_software_tpm_or_one_says_busy() {
     for _ in 0..scale(3, 100) {
         let calls = [0, 1].map(|_| {
             let options = creation_options("example.org", "alice", "none");
-            let call = passhold.call(["enroll", "--origin", "https://example.org"]);
+            let call = passhold.call(["enroll", "--another", "--origin", "https://example.org"]);
             call.options(&options).pin(PIN).start()
         });
         for running in calls {

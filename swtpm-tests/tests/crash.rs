@@ -121,6 +121,16 @@ fn delete_killed_at_any_call_leaves_the_old_vault_or_the_new_one() {
 }
 
 #[test]
+fn undelete_killed_at_any_call_leaves_the_old_vault_or_the_new_one() {
+    killed_at_each_call(Operation::Undelete, every());
+}
+
+#[test]
+fn emptying_the_bin_killed_at_any_call_leaves_the_old_vault_or_the_new_one() {
+    killed_at_each_call(Operation::EmptyBin, every());
+}
+
+#[test]
 fn rename_killed_at_any_call_leaves_the_old_vault_or_the_new_one() {
     killed_at_each_call(Operation::Rename, every());
 }
@@ -181,6 +191,16 @@ fn enrol_killed_at_random_leaves_the_old_vault_or_the_new_one() {
 #[test]
 fn delete_killed_at_random_leaves_the_old_vault_or_the_new_one() {
     killed_at_random(Operation::Delete);
+}
+
+#[test]
+fn undelete_killed_at_random_leaves_the_old_vault_or_the_new_one() {
+    killed_at_random(Operation::Undelete);
+}
+
+#[test]
+fn emptying_the_bin_killed_at_random_leaves_the_old_vault_or_the_new_one() {
+    killed_at_random(Operation::EmptyBin);
 }
 
 #[test]

@@ -252,7 +252,7 @@ impl Bench {
         let mut tool = std::process::Command::new("tpm2_getcap");
         let tool = tool.arg("handles-nv-index").env("TPM2TOOLS_TCTI", scene.tpm.tcti()).output().unwrap();
         let indices = String::from_utf8(tool.stdout).unwrap();
-        assert_eq!(indices.lines().count(), 3, "{point}: NV indices {indices}");
+        assert_eq!(indices.lines().count(), 4, "{point}: NV indices {indices}");
         let files = fs::read_dir(self.path("vault")).unwrap();
         let mut files: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
         files.sort();

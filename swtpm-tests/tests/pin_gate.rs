@@ -372,10 +372,10 @@ fn under_a_forged_pin_index_no_passkey_is_made_or_deleted_and_no_pin_is_changed(
                     let json = creation_options(common::RP, "mallory", "none");
                     let origin = Origin::parse(common::ORIGIN).unwrap();
                     let request = CreateRequest::from_json(&json, origin).unwrap();
-                    let made = unlocked.enroll(&request, UserPresent::confirmed(), 0, &mut rng());
+                    let made = unlocked.enroll(&request, None, UserPresent::confirmed(), 0, &mut rng());
                     made.map(drop).map_err(|e| kind_of(&e))
                 }
-                "delete" => unlocked.delete(all[0].0).map_err(|e| kind_of(&e)),
+                "delete" => unlocked.delete(all[0].0, 0, &mut rng()).map(drop).map_err(|e| kind_of(&e)),
                 _ => unlocked.change_pin(&pin("161803y"), &mut rng()).map_err(|e| kind_of(&e)),
             })
         };

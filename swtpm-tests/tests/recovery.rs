@@ -66,7 +66,11 @@ impl Desk {
         let request = GetRequest::from_json(&request, Origin::parse(ORIGIN).unwrap()).unwrap();
         let ids: Vec<_> = vault.matching(&request).unwrap().into_iter().map(|(id, _)| id).collect();
         for id in &ids {
-            vault.unlock(&pin(text)).unwrap().sign(&request, *id, UserPresent::confirmed()).unwrap();
+            vault
+                .unlock(&pin(text))
+                .unwrap()
+                .sign(&request, *id, UserPresent::confirmed(), 0, &mut rng())
+                .unwrap();
         }
         ids.len()
     }

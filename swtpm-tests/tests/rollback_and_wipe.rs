@@ -23,7 +23,7 @@ use swtpm_tests::{
 };
 use tpm_backend::Tpm;
 use vault_core::{
-    CeremonyError, OpenError, UnlockError, Vault, VaultError, Wiped,
+    CeremonyError, OpenError, Restored, UnlockError, Vault, VaultError, Wiped,
     container::{AccountId, Container, ContainerError, LOCK_FILE, State, VAULT_FILE},
     keystore::{KeyStore, KeyStoreError},
     setup,
@@ -50,11 +50,11 @@ fn enroll(dir: &Path, keys: &mut dyn KeyStore, user: &str) -> Result<AccountId, 
     let request = CreateRequest::from_json(&creation_options("example.org", user, "none"), origin()).unwrap();
     let mut vault = Vault::open(dir, keys).unwrap();
     let unlocked = vault.unlock(&pin(PIN)).unwrap();
-    unlocked.enroll(&request, UserPresent::confirmed(), 0, &mut rng()).map(|(id, _)| id)
+    unlocked.enroll(&request, None, UserPresent::confirmed(), 0, &mut rng()).map(|(id, _)| id)
 }
 
 fn delete(dir: &Path, keys: &mut dyn KeyStore, id: AccountId) {
-    Vault::open(dir, keys).unwrap().unlock(&pin(PIN)).unwrap().delete(id).unwrap();
+    Vault::open(dir, keys).unwrap().unlock(&pin(PIN)).unwrap().delete(id, 0, &mut rng()).unwrap();
 }
 
 /// The passkeys, from the opened vault.
@@ -85,7 +85,7 @@ fn sign(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let request = GetRequest::from_json(&request_options("example.org"), origin())?;
     let mut vault = Vault::open(dir, keys)?;
-    vault.unlock(&pin(typed))?.sign(&request, id, UserPresent::confirmed())?;
+    vault.unlock(&pin(typed))?.sign(&request, id, UserPresent::confirmed(), 0, &mut rng())?;
     Ok(())
 }
 
@@ -454,4 +454,81 @@ fn set_up_over_a_vault_is_refused_and_loses_nothing() {
     assert_eq!(ids(dir, &mut tpm), [id]);
     assert_eq!(signatures(dir, &mut tpm, PIN), 1);
     assert_eq!(Container::open(dir).unwrap().state().unwrap(), State::Active);
+}
+
+#[test]
+fn an_old_copy_is_let_in_by_the_pin_alone_and_every_other_copy_is_an_old_one_then() {
+    let _alone = alone();
+    let scene = Scene::with_vault();
+    let dir = &scene.dir().to_owned();
+    let mut tpm = scene.tpm.key_store();
+    let mut copies = Vec::new();
+    for user in ["alice", "bob", "carol"] {
+        enroll(dir, &mut tpm, user).unwrap();
+        copies.push(copy(dir));
+    }
+    put(dir, &copies[0]);
+    {
+        let mut vault = Vault::open(dir, &mut tpm).unwrap();
+        let refused = vault.accept_old_copy(&pin("another"), &mut rng()).unwrap_err();
+        assert!(matches!(refused, UnlockError::WrongPin), "{refused:?}");
+        assert!(matches!(
+            vault.unlock(&pin(PIN)).map(drop),
+            Err(UnlockError::RolledBack { file: 1, tpm: 3 })
+        ));
+        assert_eq!(vault.accept_old_copy(&pin(PIN), &mut rng()).unwrap(), Restored::Accepted { lost: 2 });
+        assert_eq!(vault.accept_old_copy(&pin(PIN), &mut rng()).unwrap(), Restored::WasLatest);
+    }
+    assert_eq!(signatures(dir, &mut tpm, PIN), 1);
+    let accepted = copy(dir);
+    for old in &copies {
+        put(dir, old);
+        assert!(matches!(unlock_error(dir, &mut tpm), Some(UnlockError::RolledBack { tpm: 4, .. })));
+    }
+    put(dir, &accepted);
+    enroll(dir, &mut tpm, "dave").unwrap();
+    assert_eq!(signatures(dir, &mut tpm, PIN), 2);
+}
+
+#[test]
+fn letting_an_old_copy_in_cut_short_at_any_command_loses_nothing() {
+    let _alone = alone();
+    let mut scene = Scene::with_vault();
+    let dir = &scene.dir().to_owned();
+    let proxy = Proxy::start(scene.tpm.port()).unwrap();
+    let mut tpm = scene.tpm.key_store();
+    enroll(dir, &mut tpm, "alice").unwrap();
+    let accept = |dir: &Path, tpm: &mut Tpm| {
+        Vault::open(dir, tpm)
+            .map_err(|e| format!("{e:?}"))?
+            .accept_old_copy(&pin(PIN), &mut rng())
+            .map_err(|e| format!("{e:?}"))
+    };
+    let mut old = copy(dir);
+    let mut ends = [0, 0];
+    for at in 0.. {
+        enroll(dir, &mut tpm, "bob").unwrap();
+        drop(tpm);
+        put(dir, &old);
+        let fault = (CRASH, Fault::continuous(at, FaultKind::EndOfStream));
+        let (accepted, _) = under(&mut scene, &proxy, fault, accept);
+        restart_if_something_is_loaded(&mut scene, &proxy);
+        tpm = scene.tpm.key_store();
+        let refused = unlock_error(dir, &mut tpm);
+        match refused {
+            None => ends[1] += 1,
+            Some(UnlockError::RolledBack { .. }) if accepted.is_err() => {
+                ends[0] += 1;
+                accept(dir, &mut tpm).unwrap();
+            }
+            other => panic!("{at}: {other:?}"),
+        }
+        assert_eq!(signatures(dir, &mut tpm, PIN), 1, "{at}");
+        old = copy(dir);
+        if accepted.is_ok() {
+            break;
+        }
+    }
+    println!("restore: cut short at every command: {} as before, {} let in", ends[0], ends[1]);
+    assert!(ends.iter().all(|n| *n > 0), "{ends:?}");
 }

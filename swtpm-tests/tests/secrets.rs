@@ -227,13 +227,13 @@ fn run(operation: &str, dir: &Path, tpm: &mut tpm_backend::Tpm, input: &mut Inpu
                     let statement = if operation == "enrol" { "none" } else { "direct" };
                     let json = creation_options(RP, "bob", statement);
                     let request = CreateRequest::from_json(&json, origin()).unwrap();
-                    unlocked.enroll(&request, UserPresent::confirmed(), 0, &mut rng()).unwrap();
+                    unlocked.enroll(&request, None, UserPresent::confirmed(), 0, &mut rng()).unwrap();
                 }
                 "sign" => {
                     let request = GetRequest::from_json(&request_options(RP), origin()).unwrap();
-                    drop(unlocked.sign(&request, id, UserPresent::confirmed()).unwrap());
+                    drop(unlocked.sign(&request, id, UserPresent::confirmed(), 0, &mut rng()).unwrap());
                 }
-                "delete" => unlocked.delete(id).unwrap(),
+                "delete" => unlocked.delete(id, 0, &mut rng()).map(drop).unwrap(),
                 "PIN change" => {
                     let new = input.material();
                     unlocked.change_pin(&new, &mut rng()).unwrap();

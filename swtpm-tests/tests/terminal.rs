@@ -210,13 +210,14 @@ fn enroll_and_delete_name_the_account_before_the_pin_confirms() {
 
     let mut terminal = desk.passhold.call(["delete", "1"]).on_terminal();
     let shown = terminal.wait_for("PIN: ");
-    let expected =
-        "passhold: delete the passkey for alice at example.org for ever; remove it at the site too\n";
+    let expected = "passhold: move the passkey for alice at example.org to the bin, which keeps it for 30 days; remove it at the site too\n";
     assert_eq!(shown, expected);
     terminal.type_hidden(PIN);
     assert_eq!(terminal.wait().code(), Some(0));
     assert!(
-        terminal.screen().ends_with("\nDeleted passkey 1, alice at example.org.\n"),
+        terminal.screen().ends_with(
+            "\nPasskey 1, alice at example.org, is in the bin. \"passhold undelete 1\" takes it out again.\n"
+        ),
         "{}",
         terminal.screen()
     );

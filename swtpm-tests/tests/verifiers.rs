@@ -292,7 +292,7 @@ impl Site {
     }
 
     fn enroll_with(&self, options: &str) -> Value {
-        let call = self.passhold.call(["enroll", "--origin", ORIGIN]).stdin(options);
+        let call = self.passhold.call(["enroll", "--another", "--origin", ORIGIN]).stdin(options);
         call.pin(swtpm_tests::PIN).run().expect_code(0).json()
     }
 

@@ -21,12 +21,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = r#"{"rp": {"name": "Example"}, "challenge": "MTIzNDU2Nzg5MDEyMzQ1Ng", "pubKeyCredParams": [],
         "user": {"id": "YWxpY2U", "name": "alice", "displayName": "Alice"}}"#;
     let request = CreateRequest::from_json(options, Origin::parse("https://example.org")?)?;
-    let (id, made) = vault.unlock(&pin)?.enroll(&request, UserPresent::confirmed(), 0, &mut rng)?;
+    let (id, made) = vault.unlock(&pin)?.enroll(&request, None, UserPresent::confirmed(), 0, &mut rng)?;
     println!("{}", serde_json::to_string_pretty(&made)?);
 
     let options = r#"{"challenge": "NjU0MzIxMDk4NzY1NDMyMQ"}"#;
     let request = GetRequest::from_json(options, Origin::parse("https://example.org")?)?;
-    let signed = vault.unlock(&pin)?.sign(&request, id, UserPresent::confirmed())?;
+    let signed = vault.unlock(&pin)?.sign(&request, id, UserPresent::confirmed(), 0, &mut rng)?;
     println!("{}", serde_json::to_string_pretty(&signed)?);
     Ok(())
 }

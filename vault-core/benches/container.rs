@@ -72,6 +72,7 @@ fn account(n: usize, credential_id: CredentialId) -> Account {
         created: 0,
         extras: Extras::default(),
         takes: Takes::Pin,
+        binned: None,
     }
 }
 

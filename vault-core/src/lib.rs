@@ -17,8 +17,8 @@ pub mod webauthn;
 pub use recovery::{NotACode, RecoveryCode, RecoverySecrets};
 pub use text::{cut, printable};
 pub use vault::{
-    Assertion, CeremonyError, MadeCredential, NewCredential, OpenError, PIN_LIMIT, RecoveryError, TriesLeft,
-    UnlockError, Unlocked, Vault, VaultError, Wiped, clear_remains, setup, wipe,
+    Assertion, CeremonyError, MadeCredential, NewCredential, OpenError, PIN_LIMIT, RecoveryError, Restored,
+    TriesLeft, UnlockError, Unlocked, Vault, VaultError, WantedAssertion, Wiped, clear_remains, setup, wipe,
 };
 
 /// 32 secret bytes: redacted in `Debug`, zeroized on drop, neither `Clone` nor `Serialize`.

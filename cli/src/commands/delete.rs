@@ -1,7 +1,10 @@
 use vault_core::{container::AccountId, printable};
 
 use super::list;
-use crate::{app::App, failure::Result};
+use crate::{
+    app::{App, now, rng},
+    failure::Result,
+};
 
 pub(crate) fn run(app: &mut App<'_>, id: AccountId) -> Result<()> {
     let mut keys = app.keys()?;
@@ -10,14 +13,17 @@ pub(crate) fn run(app: &mut App<'_>, id: AccountId) -> Result<()> {
         |app, vault| {
             let account = vault.account(id)?;
             let (name, site) = (printable(account.name()), &account.rp_id);
-            app.note(format!("delete the passkey for {name} at {site} for ever; remove it at the site too"));
-            Ok(account)
+            app.note(format!(
+                "move the passkey for {name} at {site} to the bin, which keeps it for 30 days; remove it at the site too"
+            ));
+            Ok(())
         },
-        |_, unlocked, _, account| {
-            unlocked.delete(id)?;
-            Ok(account)
-        },
+        |_, unlocked, _, ()| Ok(unlocked.delete(id, now(), &mut rng())?),
     )?;
     let (name, site) = (printable(account.name()), &account.rp_id);
-    app.print(&list::to_json(id, &account), || format!("Deleted passkey {id}, {name} at {site}."))
+    app.print(&list::to_json(id, &account), || {
+        format!(
+            "Passkey {id}, {name} at {site}, is in the bin. \"passhold undelete {id}\" takes it out again."
+        )
+    })
 }

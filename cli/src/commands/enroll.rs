@@ -1,37 +1,100 @@
 use vault_core::{
-    Unlocked, Vault, printable,
+    Vault,
+    container::AccountId,
+    printable,
     webauthn::{CreateRequest, Origin},
 };
 
 use crate::{
-    app::{App, now, rng, to_json},
+    app::{App, Keys, now, rng, to_json},
     args::Ceremony,
-    failure::{Failure, Result},
+    failure::{Exit, Failure, Result},
 };
 
-pub(crate) fn run(app: &mut App<'_>, ceremony: &Ceremony) -> Result<()> {
+/// What is done about a passkey that the account has already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beside {
+    Ask,
+    Replace,
+    Another,
+}
+
+impl Beside {
+    pub(super) fn new(replace: bool, another: bool) -> Self {
+        match (replace, another) {
+            (true, _) => Self::Replace,
+            (_, true) => Self::Another,
+            _ => Self::Ask,
+        }
+    }
+}
+
+pub(crate) fn run(app: &mut App<'_>, ceremony: &Ceremony, beside: Beside) -> Result<()> {
     let origin = Origin::parse(&ceremony.origin)?;
     let request = CreateRequest::from_json(&app.console.options(&ceremony.options)?, origin)?;
     let mut keys = app.keys()?;
-    let enroll = |_: &mut App<'_>, unlocked: Unlocked<'_>, present, ()| {
-        Ok(unlocked.enroll(&request, present, now(), &mut rng())?)
-    };
-    let (id, response) = app.with_pin(&mut keys, |app, vault| show(app, vault, &request), enroll)?;
+    // Others may use the vault while somebody chooses.
+    let replacing = choose(app, &mut keys, &request, beside)?;
+    let (id, response) = app.with_pin(
+        &mut keys,
+        |app, vault| show(app, vault, &request, replacing),
+        |_, unlocked, present, ()| Ok(unlocked.enroll(&request, replacing, present, now(), &mut rng())?),
+    )?;
     app.console.print(&to_json(&response)?)?;
     app.note(format!("made passkey {id}"));
     Ok(())
 }
 
-fn show(app: &mut App<'_>, vault: &Vault<'_>, request: &CreateRequest) -> Result<()> {
+fn show(
+    app: &mut App<'_>,
+    vault: &Vault<'_>,
+    request: &CreateRequest,
+    replacing: Option<AccountId>,
+) -> Result<()> {
+    let (user, rp_id) = (printable(&request.user.name), &request.rp_id);
+    app.note(format!("make a passkey for {user} at {rp_id}, asked by {}", request.origin));
+    if let Some(id) = replacing {
+        vault.account(id)?;
+        app.note(format!("passkey {id} goes to the bin for it"));
+    }
+    Ok(())
+}
+
+/// Which passkey the new one replaces, if any: nobody gets two by accident.
+fn choose(
+    app: &mut App<'_>,
+    keys: &mut Keys,
+    request: &CreateRequest,
+    beside: Beside,
+) -> Result<Option<AccountId>> {
+    let vault = app.open(keys)?;
     if vault.excluded(request)?.is_some() {
         return Err(Failure::excluded());
     }
-    let (user, rp_id) = (printable(&request.user.name), &request.rp_id);
-    app.note(format!("make a passkey for {user} at {rp_id}, asked by {}", request.origin));
-    for (id, account) in vault.accounts_of(rp_id)? {
-        if account.user_handle == request.user.handle {
-            app.note(format!("there is one for this account already (passkey {id}); this will be another"));
-        }
+    let mut known = vault.accounts_of(&request.rp_id)?;
+    drop(vault);
+    known.retain(|(_, account)| account.user_handle == request.user.handle);
+    let Some((id, account)) = known.pop() else { return Ok(None) };
+    match beside {
+        Beside::Replace => return Ok(Some(id)),
+        Beside::Another => return Ok(None),
+        Beside::Ask => {}
     }
-    Ok(())
+    let there =
+        format!("there is passkey {id} for {} at {} already", printable(&account.user_name), request.rp_id);
+    let stop = || {
+        Failure::new(Exit::NotConfirmed, there.clone()).next(
+            "Nothing was made. --replace puts it into the bin, --another makes one beside it; \"passhold sign\" uses it.",
+        )
+    };
+    // Whoever gives the PIN on a descriptor is not there to be asked.
+    if !app.console.pin_is_typed() {
+        return Err(stop());
+    }
+    app.note(&there);
+    match app.console.ask("Replace it, or make another (replace, another)? ")?.as_str() {
+        "replace" => Ok(Some(id)),
+        "another" => Ok(None),
+        _ => Err(stop()),
+    }
 }

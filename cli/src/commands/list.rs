@@ -1,17 +1,52 @@
+use std::collections::HashMap;
+
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 use vault_core::{
-    container::{Account, AccountId, Takes},
+    container::{Account, AccountId, LastUse, Takes},
     printable,
 };
 
-use crate::{app::App, failure::Result, terminal::date};
+use crate::{
+    app::{App, now},
+    failure::Result,
+    terminal::ago,
+};
 
-pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
+const DAY: u64 = 24 * 60 * 60;
+
+type Accounts = Vec<(AccountId, Account)>;
+
+pub(crate) fn run(app: &mut App<'_>, unused: bool, stale: Option<u64>) -> Result<()> {
     let mut keys = app.keys()?;
-    let accounts = app.open(&mut keys)?.accounts()?;
+    let (mut accounts, uses) = {
+        let vault = app.open(&mut keys)?;
+        (vault.accounts()?, vault.last_uses()?)
+    };
+    let (now, use_of) = (now(), |id| uses.get(&id).copied().unwrap_or(LastUse::Unknown));
+    accounts.retain(|(id, account)| {
+        let last = match use_of(*id) {
+            LastUse::At(at) => at,
+            LastUse::Never | LastUse::Unknown => account.created,
+        };
+        let is_stale = |days: u64| now.saturating_sub(last) >= days.saturating_mul(DAY);
+        (!unused || use_of(*id) == LastUse::Never) && stale.is_none_or(is_stale)
+    });
+    let json: Vec<_> = accounts.iter().map(|(id, account)| with_use(*id, account, use_of(*id))).collect();
+    app.print(&json, || match (accounts.is_empty(), unused || stale.is_some()) {
+        (true, false) => "No passkeys yet.".to_owned(),
+        (true, true) => "No such passkeys.".to_owned(),
+        _ => table(&accounts, &uses, now),
+    })
+}
+
+pub(crate) fn bin(app: &mut App<'_>) -> Result<()> {
+    let mut keys = app.keys()?;
+    let accounts = app.open(&mut keys)?.bin()?;
     let json: Vec<_> = accounts.iter().map(|(id, account)| to_json(*id, account)).collect();
-    app.print(&json, || if accounts.is_empty() { "No passkeys yet.".to_owned() } else { table(&accounts) })
+    app.print(&json, || {
+        if accounts.is_empty() { "The bin is empty.".to_owned() } else { bin_table(&accounts, now()) }
+    })
 }
 
 /// A passkey as scripts see it.
@@ -26,7 +61,21 @@ pub(super) fn to_json(id: AccountId, account: &Account) -> Value {
         "credentialId": account.credential_id.to_string(),
         "takes": account.takes,
         "created": account.created,
+        "binned": account.binned,
     })
+}
+
+/// The same with its last use: seconds since 1970, or null if it was never used, or nobody knows.
+pub(super) fn with_use(id: AccountId, account: &Account, last: LastUse) -> Value {
+    let at = match last {
+        LastUse::At(at) => Some(at),
+        LastUse::Never | LastUse::Unknown => None,
+    };
+    let mut json = to_json(id, account);
+    if let Some(members) = json.as_object_mut() {
+        members.insert("lastUsed".to_owned(), json!(at));
+    }
+    json
 }
 
 pub(super) fn takes(account: &Account) -> &'static str {
@@ -36,14 +85,39 @@ pub(super) fn takes(account: &Account) -> &'static str {
     }
 }
 
-fn table(accounts: &[(AccountId, Account)]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["ID", "SITE", "ACCOUNT", "NAME", "TAKES", "MADE"]);
+pub(super) fn last_use(last: LastUse, now: u64) -> String {
+    match last {
+        LastUse::At(at) => ago(at, now),
+        LastUse::Never => "never".to_owned(),
+        LastUse::Unknown => "?".to_owned(),
+    }
+}
+
+fn table(accounts: &Accounts, uses: &HashMap<AccountId, LastUse>, now: u64) -> String {
+    let mut table = empty_table(&["ID", "SITE", "ACCOUNT", "NAME", "TAKES", "MADE", "USED"]);
     for (id, account) in accounts {
         let name = account.label.as_deref().map(printable).unwrap_or_default();
-        let (site, user) = (account.rp_id.to_string(), printable(&account.user_name));
-        table.add_row([id.to_string(), site, user, name, takes(account).to_owned(), date(account.created)]);
+        let (site, account_name) = (account.rp_id.to_string(), printable(&account.user_name));
+        let last = uses.get(id).copied().unwrap_or(LastUse::Unknown);
+        let times = [ago(account.created, now), last_use(last, now)];
+        let row = [id.to_string(), site, account_name, name, takes(account).to_owned()];
+        table.add_row(row.into_iter().chain(times));
     }
     table.trim_fmt()
+}
+
+fn bin_table(accounts: &Accounts, now: u64) -> String {
+    let mut table = empty_table(&["ID", "SITE", "ACCOUNT", "DELETED"]);
+    for (id, account) in accounts {
+        let (site, name) = (account.rp_id.to_string(), printable(account.name()));
+        table.add_row([id.to_string(), site, name, ago(account.binned.unwrap_or_default(), now)]);
+    }
+    table.trim_fmt()
+}
+
+fn empty_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header.to_vec());
+    table
 }

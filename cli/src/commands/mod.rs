@@ -2,21 +2,24 @@
 
 mod adopt;
 mod delete;
+mod empty_bin;
 mod enroll;
 mod list;
 mod pin_change;
 mod pin_reset;
 mod recovery_renew;
 mod rename;
+mod restore_accept;
 mod setup;
 mod show;
 mod sign;
 mod status;
+mod undelete;
 mod wipe;
 
 use crate::{
     app::App,
-    args::{Command, Pin, Recovery, Vault},
+    args::{Command, Pin, Recovery, Restore, Vault},
     failure::Result,
 };
 
@@ -24,16 +27,22 @@ use crate::{
 pub fn run(app: &mut App<'_>, command: Command) -> Result<()> {
     match command {
         Command::Setup { no_recovery_code } => setup::run(app, !no_recovery_code),
-        Command::Enroll(ceremony) => enroll::run(app, &ceremony),
+        Command::Enroll { ceremony, replace, another } => {
+            enroll::run(app, &ceremony, enroll::Beside::new(replace, another))
+        }
         Command::Sign { ceremony, account } => sign::run(app, &ceremony, account),
-        Command::List => list::run(app),
+        Command::List { bin: true, .. } => list::bin(app),
+        Command::List { unused, stale, .. } => list::run(app, unused, stale),
         Command::Show { id } => show::run(app, id),
         Command::Rename { id, name } => rename::run(app, id, name),
         Command::Delete { id } => delete::run(app, id),
+        Command::Undelete { id } => undelete::run(app, id),
+        Command::EmptyBin => empty_bin::run(app),
         Command::Pin(Pin::Change) => pin_change::run(app),
         Command::Pin(Pin::Reset) => pin_reset::run(app),
         Command::Recovery(Recovery::Renew) => recovery_renew::run(app),
         Command::Vault(Vault::Adopt { dir }) => adopt::run(app, dir.as_deref()),
+        Command::Restore(Restore::Accept) => restore_accept::run(app),
         Command::Status => status::run(app),
         Command::Wipe { yes } => wipe::run(app, yes),
     }

@@ -1,12 +1,22 @@
-use vault_core::{container::AccountId, printable};
+use vault_core::{
+    container::{AccountId, LastUse},
+    printable,
+};
 
 use super::list;
-use crate::{app::App, failure::Result, terminal::date};
+use crate::{
+    app::{App, now},
+    failure::Result,
+    terminal::date,
+};
 
 pub(crate) fn run(app: &mut App<'_>, id: AccountId) -> Result<()> {
     let mut keys = app.keys()?;
-    let account = app.open(&mut keys)?.account(id)?;
-    app.print(&list::to_json(id, &account), || {
+    let vault = app.open(&mut keys)?;
+    let account = vault.account(id)?;
+    let last = vault.last_uses()?.get(&id).copied().unwrap_or(LastUse::Unknown);
+    drop(vault);
+    app.print(&list::with_use(id, &account, last), || {
         [
             ("Passkey", id.to_string()),
             ("Site", format!("{} ({})", account.rp_id, printable(&account.rp_name))),
@@ -14,6 +24,7 @@ pub(crate) fn run(app: &mut App<'_>, id: AccountId) -> Result<()> {
             ("Name", account.label.as_deref().map_or_else(|| "-".to_owned(), printable)),
             ("Takes", list::takes(&account).to_owned()),
             ("Made", date(account.created)),
+            ("Used", list::last_use(last, now())),
             ("Credential ID", account.credential_id.to_string()),
         ]
         .map(|(label, value)| format!("{label:<14}{value}"))

@@ -6,7 +6,7 @@ use vault_core::{
 };
 
 use crate::{
-    app::{App, Keys, to_json},
+    app::{App, Keys, now, rng, to_json},
     args::Ceremony,
     failure::{Exit, Failure, Result},
 };
@@ -28,7 +28,7 @@ pub(crate) fn run(app: &mut App<'_>, ceremony: &Ceremony, account: Option<Accoun
             app.note(format!("sign in as {name} at {rp_id}, asked by {}", request.origin));
             Ok(id)
         },
-        |_, unlocked, present, id| Ok(unlocked.sign(&request, id, present)?),
+        |_, unlocked, present, id| Ok(unlocked.sign(&request, id, present, now(), &mut rng())?),
     )?;
     app.console.print(&to_json(&response)?)
 }

@@ -32,6 +32,8 @@ pub(crate) enum Operation {
     Setup,
     Enroll,
     Delete,
+    Undelete,
+    EmptyBin,
     Rename,
     PinChange,
     PinReset,
@@ -39,10 +41,12 @@ pub(crate) enum Operation {
     Wipe,
 }
 
-pub(crate) const OPERATIONS: [Operation; 8] = [
+pub(crate) const OPERATIONS: [Operation; 10] = [
     Operation::Setup,
     Operation::Enroll,
     Operation::Delete,
+    Operation::Undelete,
+    Operation::EmptyBin,
     Operation::Rename,
     Operation::PinChange,
     Operation::PinReset,
@@ -55,6 +59,8 @@ pub(crate) const OPERATIONS: [Operation; 8] = [
 pub(crate) struct State {
     /// Number, user name, own name.
     pub(crate) accounts: Vec<(String, String, Option<String>)>,
+    /// Those in the bin.
+    pub(crate) bin: Vec<String>,
     pub(crate) pin: String,
     /// Whether the recovery code from before is in force.
     pub(crate) code: bool,
@@ -67,6 +73,8 @@ impl Operation {
             Self::Setup => "setup".to_owned(),
             Self::Enroll => format!("enroll --origin {ORIGIN} --options {options}"),
             Self::Delete => "delete 1".to_owned(),
+            Self::Undelete => "undelete 1".to_owned(),
+            Self::EmptyBin => "empty-bin".to_owned(),
             Self::Rename => "rename 2 Work".to_owned(),
             Self::PinChange => "pin change".to_owned(),
             Self::PinReset => "pin reset".to_owned(),
@@ -76,20 +84,33 @@ impl Operation {
         line.split(' ').map(str::to_owned).collect()
     }
 
+    fn starts_with_a_bin(self) -> bool {
+        matches!(self, Self::Undelete | Self::EmptyBin)
+    }
+
     /// What the vault is before, if there is one.
     pub(crate) fn before(self) -> Option<State> {
         let account = |id: &str, user: &str| (id.to_owned(), user.to_owned(), None);
-        let accounts = vec![account("1", "alice"), account("2", "bob")];
-        (self != Self::Setup).then(|| State { accounts, pin: PIN.to_owned(), code: true })
+        let mut accounts = vec![account("1", "alice"), account("2", "bob")];
+        let mut bin = vec![];
+        if self.starts_with_a_bin() {
+            bin.push(accounts.remove(0).0);
+        }
+        (self != Self::Setup).then(|| State { accounts, bin, pin: PIN.to_owned(), code: true })
     }
 
     pub(crate) fn after(self) -> Option<State> {
         let Some(mut state) = self.before() else {
-            return Some(State { accounts: vec![], pin: PIN.to_owned(), code: false });
+            return Some(State { accounts: vec![], bin: vec![], pin: PIN.to_owned(), code: false });
         };
         match self {
             Self::Enroll => state.accounts.push(("3".into(), "carol".into(), None)),
-            Self::Delete => drop(state.accounts.remove(0)),
+            Self::Delete => state.bin.push(state.accounts.remove(0).0),
+            Self::Undelete => {
+                let id = state.bin.remove(0);
+                state.accounts.insert(0, (id, "alice".into(), None));
+            }
+            Self::EmptyBin => state.bin.clear(),
             Self::Rename => state.accounts[1].2 = Some("Work".into()),
             Self::PinChange => state.pin = NEW_PIN.to_owned(),
             Self::PinReset => (state.pin, state.code) = (NEW_PIN.to_owned(), false),
@@ -150,11 +171,15 @@ impl Bench {
                 let request = create_request(user);
                 let mut vault = Vault::open(&dir, &mut keys).unwrap();
                 let unlocked = vault.unlock(&pin(PIN)).unwrap();
-                unlocked.enroll(&request, UserPresent::confirmed(), 0, &mut rng()).unwrap();
+                unlocked.enroll(&request, None, UserPresent::confirmed(), 0, &mut rng()).unwrap();
             }
             let mut vault = Vault::open(&dir, &mut keys).unwrap();
             let unlocked = vault.unlock(&pin(PIN)).unwrap();
             unlocked.renew_recovery_code(&bench.code, 0, &mut rng()).unwrap();
+            if operation.starts_with_a_bin() {
+                let alice = vault.accounts().unwrap()[0].0;
+                vault.unlock(&pin(PIN)).unwrap().delete(alice, 0, &mut rng()).unwrap();
+            }
         }
         fs::write(bench.path("options"), creation_options(SITE, "carol", "none")).unwrap();
         bench
@@ -256,13 +281,14 @@ impl Bench {
                 let accounts = vault.accounts().unwrap().into_iter();
                 let accounts: Vec<_> =
                     accounts.map(|(id, a)| (id.to_string(), a.user_name.clone(), a.label.clone())).collect();
-                Some(accounts)
+                let bin = vault.bin().unwrap().iter().map(|(id, _)| id.to_string()).collect();
+                Some((accounts, bin))
             }
             Err(OpenError::Unfinished | OpenError::Wiped(_)) => None,
             Err(OpenError::Container(ContainerError::NotFound { .. })) => None,
             Err(e) => panic!("{}: the vault does not open: {e:?}", self.point),
         };
-        let state = found.map(|accounts| {
+        let state = found.map(|(accounts, bin)| {
             let facts = Facts::of(&dir, &mut keys);
             let wire = Wire::new(tpm.port());
             let in_file = || {
@@ -301,11 +327,11 @@ impl Bench {
             assert_eq!(ids.len(), accounts.len());
             for id in ids {
                 let unlocked = vault.unlock(&pin(pin_now)).unwrap();
-                unlocked.sign(&request, id, UserPresent::confirmed()).unwrap();
+                unlocked.sign(&request, id, UserPresent::confirmed(), 0, &mut rng()).unwrap();
             }
             drop(vault);
             assert_eq!(in_tpm(), in_file(), "{}: file and TPM agree after an unlock", self.point);
-            State { accounts, pin: pin_now.to_owned(), code }
+            State { accounts, bin, pin: pin_now.to_owned(), code }
         });
         if state.is_none() {
             // Whatever was left, there is room for a vault now.

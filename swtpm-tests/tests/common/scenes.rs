@@ -38,7 +38,7 @@ pub(crate) fn enroll(dir: &Path, keys: &mut Tpm, text: &str, user: &str, attesta
     let request = CreateRequest::from_json(&json, Origin::parse(ORIGIN).unwrap()).unwrap();
     let mut vault = open(dir, keys);
     let unlocked = vault.unlock(&pin(text)).unwrap();
-    unlocked.enroll(&request, UserPresent::confirmed(), 0, &mut rng()).unwrap().0
+    unlocked.enroll(&request, None, UserPresent::confirmed(), 0, &mut rng()).unwrap().0
 }
 
 pub(crate) fn accounts(dir: &Path, keys: &mut Tpm) -> Vec<(AccountId, Account)> {
@@ -63,7 +63,7 @@ pub(crate) fn try_sign(
         UnlockError::KeyStore(e) => CeremonyError::from(e),
         other => panic!("{other:?}"),
     })?;
-    unlocked.sign(&request, id, UserPresent::confirmed())
+    unlocked.sign(&request, id, UserPresent::confirmed(), 0, &mut rng())
 }
 
 pub(crate) fn sign(dir: &Path, keys: &mut Tpm, text: &str) {
@@ -76,7 +76,11 @@ pub(crate) fn sign_all(dir: &Path, keys: &mut Tpm, text: &str) -> usize {
     let mut vault = open(dir, keys);
     let all = vault.matching(&request).unwrap();
     for (id, _) in &all {
-        vault.unlock(&pin(text)).unwrap().sign(&request, *id, UserPresent::confirmed()).unwrap();
+        vault
+            .unlock(&pin(text))
+            .unwrap()
+            .sign(&request, *id, UserPresent::confirmed(), 0, &mut rng())
+            .unwrap();
     }
     all.len()
 }

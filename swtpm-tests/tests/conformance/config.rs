@@ -170,11 +170,12 @@ fn is_blocked(bench: &mut Bench) {
     let mut vault = bench.vault.open().unwrap();
     let create =
         CreateRequest::from_json(&creation_options("example.org", "bob", "none"), origin.clone()).unwrap();
-    let enrolled = vault.unlock(&pin(PIN)).unwrap().enroll(&create, UserPresent::confirmed(), 0, &mut rng());
+    let enrolled =
+        vault.unlock(&pin(PIN)).unwrap().enroll(&create, None, UserPresent::confirmed(), 0, &mut rng());
     assert!(matches!(enrolled, Err(CeremonyError::PinChangeDue)), "{enrolled:?}");
     let get = GetRequest::from_json(&request_options("example.org"), origin).unwrap();
     let (id, _) = vault.matching(&get).unwrap()[0];
-    let signed = vault.unlock(&pin(PIN)).unwrap().sign(&get, id, UserPresent::confirmed());
+    let signed = vault.unlock(&pin(PIN)).unwrap().sign(&get, id, UserPresent::confirmed(), 0, &mut rng());
     assert!(matches!(signed, Err(CeremonyError::PinChangeDue)), "{signed:?}");
     let same = vault.unlock(&pin(PIN)).unwrap().change_pin(&pin(PIN), &mut rng());
     assert!(matches!(same, Err(CeremonyError::PinChangeDue)), "{same:?}");

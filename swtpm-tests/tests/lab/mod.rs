@@ -235,7 +235,7 @@ impl Lab {
             Operation::Delete => {
                 let victim = self.passkeys.last().unwrap().id;
                 let mut vault = Vault::open(self.dir(), keys)?;
-                vault.unlock(&pin(self.pins[0]))?.delete(victim)?;
+                vault.unlock(&pin(self.pins[0]))?.delete(victim, 0, &mut rng())?;
                 Done::Silently
             }
             Operation::ChangePin => {
@@ -287,7 +287,7 @@ impl Lab {
         let request = CreateRequest::from_json(&options.to_string(), Origin::parse(ORIGIN)?)?;
         let mut vault = Vault::open(self.dir(), keys)?;
         let unlocked = vault.unlock(&pin(self.pins[0]))?;
-        let (id, response) = unlocked.enroll(&request, UserPresent::confirmed(), 0, &mut rng())?;
+        let (id, response) = unlocked.enroll(&request, None, UserPresent::confirmed(), 0, &mut rng())?;
         let response = serde_json::to_value(&response)?;
         let public = check_registration(&response, &challenge).map_err(WrongSuccess)?;
         Ok(Passkey { id, public })
@@ -443,7 +443,7 @@ fn assert_in(
     let options = json!({"rpId": RP_ID, "challenge": challenge}).to_string();
     let request = GetRequest::from_json(&options, Origin::parse(ORIGIN).unwrap()).unwrap();
     let unlocked = vault.unlock(&pin(with_pin))?;
-    let response = unlocked.sign(&request, passkey.id, UserPresent::confirmed())?;
+    let response = unlocked.sign(&request, passkey.id, UserPresent::confirmed(), 0, &mut rng())?;
     let response = serde_json::to_value(&response).unwrap();
     Ok(check_assertion(&response, challenge, &passkey.public).map_err(WrongSuccess)?)
 }

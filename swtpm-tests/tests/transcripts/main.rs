@@ -157,6 +157,52 @@ fn pin() {
 }
 
 #[test]
+fn bin() {
+    let mut transcript = Transcript::with_accounts(&["alice", "bob"]);
+    transcript.bare(&["undelete", "--help"]);
+    transcript.bare(&["empty-bin", "--help"]);
+    transcript.run(&["list", "--bin"], |call| call);
+    transcript.run(&["empty-bin"], |call| call.pin(PIN));
+    transcript.run(&["undelete", "1"], |call| call.pin(PIN));
+    transcript.run(&["delete", "1"], |call| call.pin(PIN));
+    transcript.run(&["list", "--bin"], |call| call);
+    transcript.run(&["list", "--bin", "--json"], |call| call);
+    transcript.run(&["show", "1"], |call| call);
+    transcript.run(&["empty-bin"], |call| call.pin(WRONG));
+    transcript.run(&["undelete", "1"], |call| call.pin(PIN));
+    transcript.run(&["delete", "1"], |call| call.pin(PIN));
+    transcript.run(&["empty-bin"], |call| call.pin(PIN));
+    transcript.run(&["undelete", "1"], |call| call.pin(PIN));
+    transcript.run(&["list", "--unused"], |call| call);
+    transcript.run(&["list", "--stale", "30"], |call| call);
+    transcript.run(&["enroll", "--origin", ORIGIN], |call| {
+        call.stdin(creation_options("example.org", "bob", "none")).pin(PIN)
+    });
+    transcript.run(&["enroll", "--replace", "--origin", ORIGIN], |call| {
+        call.stdin(creation_options("example.org", "bob", "none")).pin(PIN)
+    });
+    transcript.holds("bin");
+}
+
+#[test]
+fn restore() {
+    let mut transcript = Transcript::with_accounts(&["alice"]);
+    transcript.bare(&["restore", "accept", "--help"]);
+    transcript.run(&["restore", "accept"], |call| call.pin(PIN));
+    let file = transcript.passhold.vault().join("vault.db");
+    let old = fs::read(&file).unwrap();
+    transcript.enroll("bob");
+    transcript.enroll("carol");
+    fs::write(&file, &old).unwrap();
+    transcript.run(&["delete", "1"], |call| call.pin(PIN));
+    transcript.run(&["restore", "accept"], |call| call.pin(WRONG));
+    transcript.run(&["restore", "accept"], |call| call.pin(PIN));
+    fs::write(&file, &old).unwrap();
+    transcript.run(&["restore", "accept", "--json"], |call| call.pin(PIN));
+    transcript.holds("restore");
+}
+
+#[test]
 fn recovery() {
     let mut transcript = Transcript::empty();
     transcript.bare(&["recovery", "--help"]);
@@ -255,11 +301,12 @@ impl Transcript {
     }
 
     fn credentials(&self) -> Vec<String> {
-        let run = self.passhold.call(["list", "--json"]).run();
-        let accounts: Value = serde_json::from_str(&run.stdout).unwrap_or_default();
-        let ids =
-            accounts.as_array().into_iter().flatten().map(|a| a["credentialId"].as_str().unwrap().to_owned());
-        ids.collect()
+        let listed = |args: &[&str]| -> Vec<Value> {
+            let run = self.passhold.call(args).run();
+            serde_json::from_str(&run.stdout).unwrap_or_default()
+        };
+        let accounts = [listed(&["list", "--json"]), listed(&["list", "--bin", "--json"])].concat();
+        accounts.iter().map(|a| a["credentialId"].as_str().unwrap().to_owned()).collect()
     }
 
     /// As it is, with vault and TPM of its own choice.
@@ -346,7 +393,7 @@ fn redact(json: &mut Value) {
         Value::Object(members) => {
             for (name, value) in members {
                 match name.as_str() {
-                    "created" => *value = json!("[TIME]"),
+                    "created" | "lastUsed" | "binned" if !value.is_null() => *value = json!("[TIME]"),
                     "clientDataJSON" | "authenticatorData" | "publicKey" | "attestationObject"
                     | "signature" => {
                         *value = json!("[BASE64URL]");

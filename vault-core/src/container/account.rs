@@ -59,6 +59,20 @@ pub struct Account {
     /// What it takes to use it.
     #[serde(default)]
     pub takes: Takes,
+    /// When it was moved to the bin, in seconds since 1970, if it is there.
+    #[serde(default)]
+    pub binned: Option<u64>,
+}
+
+/// When a passkey was last used. A hint, which is not authenticated to be the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LastUse {
+    /// What is stored cannot be read.
+    Unknown,
+    /// Not since it was made.
+    Never,
+    /// In seconds since 1970.
+    At(u64),
 }
 
 /// What it takes to use a passkey: fixed when it was made, by its key's policy in the TPM.

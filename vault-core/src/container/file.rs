@@ -26,14 +26,16 @@ const DRAFT_FILE: &str = "vault.db.draft";
 
 /// "Pass" in `SQLite`'s `application_id`.
 const APPLICATION_ID: i64 = 0x5061_7373;
-const FORMAT: i64 = 1;
+/// The first one had no recovery code and no last use.
+const FORMAT: i64 = 2;
 
-/// Rows of `tries` are Passhold's own count of wrong PINs: a hint for the prompt, not authenticated,
+/// Rows of `used` say when a passkey was last used: sealed, and hints for a list. Rows of `tries` are Passhold's own count of wrong PINs: a hint for the prompt, not authenticated,
 /// because the TPM decides.
 const SCHEMA: &str = "
 CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 0), vault_id BLOB NOT NULL, state TEXT NOT NULL, anchor BLOB NOT NULL, kind TEXT NOT NULL, generation INTEGER NOT NULL, root BLOB NOT NULL, mac BLOB NOT NULL, settings BLOB NOT NULL) STRICT;
 CREATE TABLE passkey (id INTEGER PRIMARY KEY AUTOINCREMENT, bucket INTEGER NOT NULL, rp_tag BLOB NOT NULL, sealed BLOB NOT NULL) STRICT;
 CREATE INDEX passkey_by_bucket ON passkey (bucket);
+CREATE TABLE used (id INTEGER PRIMARY KEY, sealed BLOB NOT NULL) STRICT;
 CREATE TABLE tree (node INTEGER PRIMARY KEY, children BLOB NOT NULL) STRICT;
 CREATE TABLE tries (id INTEGER PRIMARY KEY CHECK (id = 0), wrong INTEGER NOT NULL) STRICT;";
 

@@ -13,11 +13,11 @@ mod settings;
 mod store;
 mod tree;
 
-pub use account::{Account, AccountId, Extras, LargeBlobKey, Takes};
+pub use account::{Account, AccountId, Extras, LargeBlobKey, LastUse, Takes};
 pub use file::{Arrival, Container, LOCK_FILE, Lock, VAULT_FILE, Vacancy};
 pub use header::State;
 pub use settings::{CodeMark, PersistentToken, Settings};
-pub use store::Store;
+pub use store::{BIN_KEEPS, Store};
 
 use std::{io, path::PathBuf};
 
@@ -67,6 +67,18 @@ pub enum ContainerError {
     #[error("there is no passkey {id}")]
     NoSuchAccount {
         /// The number asked for.
+        id: AccountId,
+    },
+    /// It is in the bin.
+    #[error("passkey {id} is in the bin")]
+    InBin {
+        /// Its number.
+        id: AccountId,
+    },
+    /// It is not in the bin.
+    #[error("passkey {id} is not in the bin")]
+    NotInBin {
+        /// Its number.
         id: AccountId,
     },
     /// The folder or a file in it cannot be read or written.

@@ -1,9 +1,12 @@
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::{
-    Account, AccountId, Container, ContainerError, Damage, Settings, State,
+    Account, AccountId, Container, ContainerError, Damage, LastUse, Settings, State,
     file::checkpoint,
     header::Header,
     seal::{RpTag, Sealer},
@@ -13,6 +16,9 @@ use crate::{
     keystore::{Anchor, TpmKind},
     webauthn::RpId,
 };
+
+/// How long a passkey stays in the bin before it may be removed for good.
+pub const BIN_KEEPS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// An authenticated container: its header was written under the container key.
 pub struct Store {
@@ -105,8 +111,18 @@ impl Store {
         settings: &Settings,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<(), ContainerError> {
+        self.overtake(self.header.generation, settings, rng)
+    }
+
+    /// The same, and commits the generation after this one.
+    pub fn overtake(
+        &mut self,
+        generation: u64,
+        settings: &Settings,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<(), ContainerError> {
         let sealed = self.sealer.seal(&settings_place(self.vault_id()), &encode(settings), rng);
-        let generation = self.header.generation + 1;
+        let generation = generation + 1;
         self.store_header(Header { settings: sealed, generation, ..self.header.clone() })
     }
 
@@ -114,17 +130,67 @@ impl Store {
     pub fn accounts_of(&self, rp_id: &RpId) -> Result<Vec<(AccountId, Account)>, ContainerError> {
         let tag = self.sealer.rp_tag(rp_id);
         let mine = self.checked_bucket(bucket_of(&tag))?.into_iter().filter(|row| row.rp_tag == tag);
-        mine.map(|row| self.open(&row)).collect()
+        let mut accounts: Vec<_> = mine.map(|row| self.open(&row)).collect::<Result<_, _>>()?;
+        accounts.retain(|(_, account)| account.binned.is_none());
+        Ok(accounts)
     }
 
     /// One passkey by its number.
     pub fn account(&self, id: AccountId) -> Result<Account, ContainerError> {
-        let row = self.row(id)?;
-        Ok(self.open(&row)?.1)
+        let account = self.open(&self.row(id)?)?.1;
+        if account.binned.is_some() { Err(ContainerError::InBin { id }) } else { Ok(account) }
     }
 
     /// All passkeys, oldest first; proven complete.
     pub fn accounts(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
+        let mut accounts = self.all()?;
+        accounts.retain(|(_, account)| account.binned.is_none());
+        Ok(accounts)
+    }
+
+    /// The passkeys in the bin, oldest first; proven complete.
+    pub fn bin(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
+        let mut accounts = self.all()?;
+        accounts.retain(|(_, account)| account.binned.is_some());
+        Ok(accounts)
+    }
+
+    /// When the passkeys were last used; whatever is not there is [`LastUse::Unknown`].
+    pub fn last_uses(&self) -> Result<HashMap<AccountId, LastUse>, ContainerError> {
+        let mut query = self.db().prepare("SELECT id, sealed FROM used")?;
+        let rows = query.query_map([], |row| Ok((AccountId(row.get(0)?), row.get::<_, Vec<u8>>(1)?)))?;
+        rows.map(|row| {
+            let (id, sealed) = row?;
+            Ok((id, self.last_use(id, &sealed)))
+        })
+        .collect()
+    }
+
+    fn last_use(&self, id: AccountId, sealed: &[u8]) -> LastUse {
+        let plain = self.sealer.open(&used_place(self.vault_id(), id), sealed);
+        match plain.and_then(|plain| plain.try_into().ok()).map(u64::from_be_bytes) {
+            None => LastUse::Unknown,
+            Some(0) => LastUse::Never,
+            Some(at) => LastUse::At(at),
+        }
+    }
+
+    /// Notes that a passkey was used; `now` is in seconds since 1970. Nothing moves in the file: what is written is as long as
+    /// what was there.
+    pub fn note_use(
+        &mut self,
+        id: AccountId,
+        now: u64,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<(), ContainerError> {
+        let sealed = self.sealer.seal(&used_place(self.vault_id(), id), &now.to_be_bytes(), rng);
+        let there = "UPDATE used SET sealed = ?2 WHERE id = ?1 AND length(sealed) = length(?2)";
+        self.db().execute(there, (id.0, sealed))?;
+        checkpoint(self.db())
+    }
+
+    /// With those in the bin.
+    fn all(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
         let mut query = self.db().prepare("SELECT id, rp_tag, sealed FROM passkey ORDER BY id")?;
         let rows = query.query_map([], Row::read)?;
         let mut buckets: BTreeMap<u16, BucketDigest> = BTreeMap::new();
@@ -154,7 +220,7 @@ impl Store {
         self.replace(None, account, rng)
     }
 
-    /// Adds a passkey, of the same relying party as `old`, in whose place it comes; commits the next generation.
+    /// Adds a passkey, of the same relying party as `old`, which is moved to the bin for it; commits the next generation.
     pub fn replace(
         &mut self,
         old: Option<AccountId>,
@@ -162,13 +228,16 @@ impl Store {
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<AccountId, ContainerError> {
         let tag = self.sealer.rp_tag(&account.rp_id);
-        let bucket = self.checked_bucket(bucket_of(&tag))?;
-        if let Some(id) = old.filter(|id| !bucket.iter().any(|row| row.id == *id && row.rp_tag == tag)) {
-            return Err(ContainerError::NoSuchAccount { id });
-        }
-        self.change(Change::Membership, &tag, |db, sealer, vault_id| {
-            if let Some(old) = old {
-                db.execute("DELETE FROM passkey WHERE id = ?1", [old.0])?;
+        self.checked_bucket(bucket_of(&tag))?;
+        let old = match old {
+            None => None,
+            Some(id) if self.row(id)?.rp_tag != tag => return Err(ContainerError::NoSuchAccount { id }),
+            Some(id) => Some((id, Account { binned: Some(account.created), ..self.account(id)? })),
+        };
+        self.change(Change::Membership, &[tag], |db, sealer, vault_id| {
+            if let Some((id, old)) = &old {
+                let sealed = sealer.seal(&place(vault_id, *id, &tag), &encode(old), rng);
+                db.execute("UPDATE passkey SET sealed = ?2 WHERE id = ?1", (id.0, sealed))?;
             }
             // The row is sealed to its number, so that is had first.
             db.execute(
@@ -178,6 +247,8 @@ impl Store {
             let id = AccountId(db.last_insert_rowid());
             let sealed = sealer.seal(&place(vault_id, id, &tag), &encode(account), rng);
             db.execute("UPDATE passkey SET sealed = ?2 WHERE id = ?1", (id.0, sealed))?;
+            let never = sealer.seal(&used_place(vault_id, id), &[0; 8], rng);
+            db.execute("INSERT OR REPLACE INTO used (id, sealed) VALUES (?1, ?2)", (id.0, never))?;
             Ok(id)
         })
     }
@@ -189,21 +260,76 @@ impl Store {
         account: &Account,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<(), ContainerError> {
-        let tag = self.row(id)?.rp_tag;
-        self.change(Change::Contents, &tag, |db, sealer, vault_id| {
-            let sealed = sealer.seal(&place(vault_id, id, &tag), &encode(account), rng);
-            db.execute("UPDATE passkey SET sealed = ?2 WHERE id = ?1", (id.0, sealed))?;
-            Ok(())
-        })
+        self.rewrite(Change::Contents, id, account, &[], rng)
+    }
+
+    /// Moves a passkey to the bin, and removes for good what has been there for [`BIN_KEEPS`]; commits the next generation.
+    pub fn move_to_bin(
+        &mut self,
+        id: AccountId,
+        now: u64,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<Account, ContainerError> {
+        let account = Account { binned: Some(now), ..self.account(id)? };
+        let stays = |at: u64| now.saturating_sub(at) < BIN_KEEPS.as_secs();
+        let mut expired = self.bin()?;
+        expired.retain(|(_, account)| !account.binned.is_some_and(stays));
+        self.rewrite(Change::Membership, id, &account, &expired, rng)?;
+        Ok(account)
+    }
+
+    /// Takes a passkey out of the bin, and commits the next generation.
+    pub fn take_from_bin(
+        &mut self,
+        id: AccountId,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<Account, ContainerError> {
+        let account = self.open(&self.row(id)?)?.1;
+        if account.binned.is_none() {
+            return Err(ContainerError::NotInBin { id });
+        }
+        let account = Account { binned: None, ..account };
+        self.rewrite(Change::Membership, id, &account, &[], rng)?;
+        Ok(account)
+    }
+
+    /// Removes what is in the bin for good, and commits the next generation if there is any.
+    pub fn empty_bin(&mut self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
+        let gone = self.bin()?;
+        if !gone.is_empty() {
+            let tags = self.tags_of(&gone);
+            self.change(Change::Membership, &tags, |db, _, _| remove(db, &gone))?;
+        }
+        Ok(gone)
     }
 
     /// Removes a passkey and commits the next generation.
     pub fn remove(&mut self, id: AccountId) -> Result<(), ContainerError> {
+        let row = self.row(id)?;
+        let gone = [self.open(&row)?];
+        self.change(Change::Membership, &[row.rp_tag], |db, _, _| remove(db, &gone))
+    }
+
+    /// Replaces a row, and removes others.
+    fn rewrite(
+        &mut self,
+        change: Change,
+        id: AccountId,
+        account: &Account,
+        gone: &[(AccountId, Account)],
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<(), ContainerError> {
         let tag = self.row(id)?.rp_tag;
-        self.change(Change::Membership, &tag, |db, _, _| {
-            db.execute("DELETE FROM passkey WHERE id = ?1", [id.0])?;
-            Ok(())
+        let tags = [&[tag], self.tags_of(gone).as_slice()].concat();
+        self.change(change, &tags, |db, sealer, vault_id| {
+            let sealed = sealer.seal(&place(vault_id, id, &tag), &encode(account), rng);
+            db.execute("UPDATE passkey SET sealed = ?2 WHERE id = ?1", (id.0, sealed))?;
+            remove(db, gone)
         })
+    }
+
+    fn tags_of(&self, accounts: &[(AccountId, Account)]) -> Vec<RpTag> {
+        accounts.iter().map(|(_, account)| self.sealer.rp_tag(&account.rp_id)).collect()
     }
 
     /// Moves the vault to another state of its life.
@@ -231,7 +357,7 @@ impl Store {
     fn change<T>(
         &mut self,
         change: Change,
-        tag: &RpTag,
+        tags: &[RpTag],
         edit: impl FnOnce(&Connection, &Sealer, &[u8; 16]) -> Result<T, ContainerError>,
     ) -> Result<T, ContainerError> {
         let mut header = self.header.clone();
@@ -241,8 +367,9 @@ impl Store {
         }
         let tx = self.container.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let result = edit(&tx, &self.sealer, &header.vault_id)?;
-        let bucket = bucket_of(tag);
-        header.root = tree::set(&tx, bucket, digest(&read_bucket(&tx, bucket)?))?;
+        for bucket in tags.iter().map(bucket_of).collect::<BTreeSet<_>>() {
+            header.root = tree::set(&tx, bucket, digest(&read_bucket(&tx, bucket)?))?;
+        }
         if let Change::Membership = change {
             header.generation += 1;
         }
@@ -261,7 +388,7 @@ impl Store {
             .optional()?;
         let Some(row) = found else {
             // Only the whole set can prove an absence; a damaged branch of the table can hide from a search what a scan finds.
-            let hidden = self.accounts()?.iter().any(|(member, _)| *member == id);
+            let hidden = self.all()?.iter().any(|(member, _)| *member == id);
             return Err(if hidden { Damage::File.into() } else { ContainerError::NoSuchAccount { id } });
         };
         self.checked_bucket(bucket_of(&row.rp_tag))?
@@ -276,7 +403,7 @@ impl Store {
         match tree::check(self.db(), &self.header.root, bucket, digest(&rows)) {
             Ok(()) => Ok(rows),
             // The whole set names the row, or tells rows from the tree over them.
-            Err(e) => Err(self.accounts().err().unwrap_or(e)),
+            Err(e) => Err(self.all().err().unwrap_or(e)),
         }
     }
 
@@ -302,6 +429,14 @@ impl Row {
     }
 }
 
+fn remove(db: &Connection, gone: &[(AccountId, Account)]) -> Result<(), ContainerError> {
+    for (id, _) in gone {
+        db.execute("DELETE FROM passkey WHERE id = ?1", [id.0])?;
+        db.execute("DELETE FROM used WHERE id = ?1", [id.0])?;
+    }
+    Ok(())
+}
+
 fn read_bucket(db: &Connection, bucket: u16) -> Result<Vec<Row>, ContainerError> {
     let mut query =
         db.prepare_cached("SELECT id, rp_tag, sealed FROM passkey WHERE bucket = ?1 ORDER BY id")?;
@@ -324,6 +459,10 @@ fn bucket_of(tag: &RpTag) -> u16 {
 /// What a row is sealed to.
 fn place(vault_id: &[u8; 16], id: AccountId, tag: &RpTag) -> Vec<u8> {
     [b"passhold v1 row".as_slice(), vault_id, &id.0.to_be_bytes(), tag].concat()
+}
+
+fn used_place(vault_id: &[u8; 16], id: AccountId) -> Vec<u8> {
+    [b"passhold v1 used".as_slice(), vault_id, &id.0.to_be_bytes()].concat()
 }
 
 fn settings_place(vault_id: &[u8; 16]) -> Vec<u8> {

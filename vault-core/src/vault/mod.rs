@@ -4,17 +4,19 @@ mod errors;
 mod life;
 mod presence;
 mod recovery;
+mod restore;
 mod unlocked;
 
 pub use errors::{CeremonyError, OpenError, RecoveryError, UnlockError, VaultError};
 pub use life::{Wiped, clear_remains, setup, wipe};
-pub use unlocked::{Assertion, MadeCredential, NewCredential, Unlocked};
+pub use restore::Restored;
+pub use unlocked::{Assertion, MadeCredential, NewCredential, Unlocked, WantedAssertion};
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use crate::{
-    container::{Account, AccountId, Container, ContainerError, Settings, State, Store},
-    keystore::{KeyStore, KeyStoreError, Then, TpmStatus},
+    container::{Account, AccountId, Container, ContainerError, LastUse, Settings, State, Store},
+    keystore::{KeyStore, KeyStoreError, Then, TpmStatus, UnlockedKeys},
     pin::{PinMaterial, PinSecrets},
     text::kept,
     webauthn::{CreateRequest, GetRequest, RpId, User},
@@ -89,6 +91,16 @@ impl<'k> Vault<'k> {
     /// All passkeys, oldest first.
     pub fn accounts(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
         self.store.accounts()
+    }
+
+    /// The passkeys in the bin, oldest first.
+    pub fn bin(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
+        self.store.bin()
+    }
+
+    /// When the passkeys were last used.
+    pub fn last_uses(&self) -> Result<HashMap<AccountId, LastUse>, ContainerError> {
+        self.store.last_uses()
     }
 
     /// One relying party's passkeys, oldest first.
@@ -181,23 +193,27 @@ impl<'k> Vault<'k> {
 
     /// The same, with what was derived of the PIN before.
     pub fn unlock_with(&mut self, secrets: &PinSecrets) -> Result<Unlocked<'_>, UnlockError> {
-        // Asked of the borrow checker: `keys` stays borrowed by a success, so failures are told apart first.
-        let anchor = self.store.anchor().clone();
-        match self.keys.unlock(&anchor, secrets) {
-            Ok(mut keys) => {
-                remember_wrong_pins(&mut self.store, |_| 0);
-                check_generation(&self.store, keys.as_mut())?;
-                recovery::settle(&mut self.store, keys.as_mut())?;
-                Ok(Unlocked::new(&mut self.store, keys, secrets))
-            }
-            Err(error) => {
-                if let KeyStoreError::WrongPin = error {
-                    remember_wrong_pins(&mut self.store, |count| count.saturating_add(1));
-                }
-                Err(error.into())
-            }
-        }
+        let Self { store, keys } = self;
+        let mut keys = prove_pin(store, *keys, secrets)?;
+        check_generation(store, keys.as_mut())?;
+        recovery::settle(store, keys.as_mut())?;
+        Ok(Unlocked::new(store, keys, secrets))
     }
+}
+
+/// Shows the PIN to the TPM, which counts it if it is wrong.
+fn prove_pin<'k>(
+    store: &mut Store,
+    keys: &'k mut dyn KeyStore,
+    secrets: &PinSecrets,
+) -> Result<Box<dyn UnlockedKeys + 'k>, UnlockError> {
+    let proven = keys.unlock(store.anchor(), secrets);
+    match &proven {
+        Ok(_) => remember_wrong_pins(store, |_| 0),
+        Err(KeyStoreError::WrongPin) => remember_wrong_pins(store, |count| count.saturating_add(1)),
+        Err(_) => {}
+    }
+    Ok(proven?)
 }
 
 /// Passhold's own count is a hint for the next prompt. The TPM has decided by now, and a full disk must not hide
@@ -211,10 +227,7 @@ fn remember_wrong_pins(store: &mut Store, count: impl FnOnce(u32) -> u32) {
 }
 
 /// A file behind the TPM is an old copy. One that is one ahead is a crash between the two, and healed.
-fn check_generation(
-    store: &Store,
-    keys: &mut (dyn crate::keystore::UnlockedKeys + '_),
-) -> Result<(), UnlockError> {
+fn check_generation(store: &Store, keys: &mut (dyn UnlockedKeys + '_)) -> Result<(), UnlockError> {
     let (file, tpm) = (store.generation(), keys.generation());
     if file == tpm {
         Ok(())

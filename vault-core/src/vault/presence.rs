@@ -1,24 +1,27 @@
 //! Passkeys that take presence alone, and no PIN.
 
-use super::{Assertion, CeremonyError, Vault, unlocked::presence_parent};
+use super::{
+    Assertion, CeremonyError, Vault, WantedAssertion,
+    unlocked::{note_use, presence_parent},
+};
 use crate::{
     Secret,
-    container::{AccountId, Takes},
+    container::Takes,
     keystore::KeyBlob,
-    webauthn::{AuthenticatorData, ClientDataHash, RpId, UserPresent},
+    webauthn::{AuthenticatorData, UserPresent},
 };
 
 impl Vault<'_> {
-    /// Signs in with one passkey of `rp_id` that takes presence alone (WebAuthn Level 3 §6.3.3). The assertion does not say that
-    /// a user was verified.
+    /// Signs in with a passkey that takes presence alone (WebAuthn Level 3 §6.3.3). The assertion does not say that a user was
+    /// verified. `now` is in seconds since 1970.
     pub fn get_assertion_by_presence(
         &mut self,
-        rp_id: &RpId,
-        id: AccountId,
-        client_data: &ClientDataHash,
+        wanted: WantedAssertion<'_>,
         present: Option<UserPresent>,
-        extensions: &ciborium::Value,
+        now: u64,
+        rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<Assertion, CeremonyError> {
+        let WantedAssertion { rp_id, id, client_data, extensions } = wanted;
         let account = self.store.account(id)?;
         if account.rp_id != *rp_id || account.takes != Takes::Presence {
             return Err(CeremonyError::NotAllowed);
@@ -27,7 +30,9 @@ impl Vault<'_> {
         let data = AuthenticatorData::for_assertion(rp_id, extensions, None, present);
         let digest = data.digest_to_sign(client_data);
         let signature = self.keys.sign_present(self.store.anchor(), &parent, &account.key, &digest)?;
-        Assertion::verified(id, account, data, signature, &digest)
+        let made = Assertion::verified(id, account, data, signature, &digest)?;
+        note_use(&mut self.store, id, now, rng);
+        Ok(made)
     }
 
     /// HMAC-SHA256 of each salt under such a passkey's [`Extras::prf`](crate::container::Extras::prf).

@@ -39,6 +39,19 @@ pub struct NewCredential<'a> {
     pub replacing: Option<AccountId>,
 }
 
+/// A sign-in that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedAssertion<'a> {
+    /// The relying party.
+    pub rp_id: &'a RpId,
+    /// Which of its passkeys.
+    pub id: AccountId,
+    /// The client data's hash.
+    pub client_data: &'a ClientDataHash,
+    /// Authenticator extension outputs (WebAuthn Level 3 §9.4), a map; null for none.
+    pub extensions: &'a ciborium::Value,
+}
+
 /// A passkey that was just made.
 #[derive(Debug)]
 pub struct MadeCredential {
@@ -125,6 +138,7 @@ impl<'v> Unlocked<'v> {
             created: now,
             extras: new.extras,
             takes: new.takes,
+            binned: None,
         };
         let id = store.replace(new.replacing, &account, rng)?;
         keys.commit_generation(store.generation(), Then::End)?;
@@ -147,17 +161,17 @@ impl<'v> Unlocked<'v> {
         Ok(self.keys.prf(key, salts)?)
     }
 
-    /// Signs in with one passkey of `rp_id` (§6.3.3). Without `present` the assertion says that nobody confirmed.
-    /// `extensions` are authenticator extension outputs, a map; null for none.
+    /// Signs in with a passkey (§6.3.3). Without `present` the assertion says that nobody confirmed. `now` is in seconds since
+    /// 1970.
     pub fn get_assertion(
         self,
-        rp_id: &RpId,
-        id: AccountId,
-        client_data: &ClientDataHash,
+        wanted: WantedAssertion<'_>,
         present: Option<UserPresent>,
-        extensions: &ciborium::Value,
+        now: u64,
+        rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<Assertion, CeremonyError> {
         let Self { store, mut keys, verified, .. } = self;
+        let WantedAssertion { rp_id, id, client_data, extensions } = wanted;
         no_pin_change_due(store)?;
         let account = store.account(id)?;
         if account.rp_id != *rp_id || account.takes != Takes::Pin {
@@ -166,13 +180,16 @@ impl<'v> Unlocked<'v> {
         let data = AuthenticatorData::for_assertion(rp_id, extensions, Some(verified), present);
         let digest = data.digest_to_sign(client_data);
         let signature = keys.sign(&account.key, &digest, Then::End)?;
-        Assertion::verified(id, account, data, signature, &digest)
+        let made = Assertion::verified(id, account, data, signature, &digest)?;
+        note_use(store, id, now, rng);
+        Ok(made)
     }
 
-    /// Makes a passkey as `request` asks, and answers it as a WebAuthn client does.
+    /// Makes a passkey as `request` asks, in the place of `replacing` if there is one, and answers it as a WebAuthn client does.
     pub fn enroll(
         self,
         request: &CreateRequest,
+        replacing: Option<AccountId>,
         present: UserPresent,
         now: u64,
         rng: &mut dyn rand_core::CryptoRng,
@@ -191,7 +208,7 @@ impl<'v> Unlocked<'v> {
             extensions: &ciborium::Value::Null,
             extras: Extras::default(),
             takes: Takes::Pin,
-            replacing: None,
+            replacing,
         };
         let made = self.make_credential(new, &Sha256::digest(&client_data_json).into(), present, now, rng)?;
         let response = Registered {
@@ -210,23 +227,39 @@ impl<'v> Unlocked<'v> {
         request: &GetRequest,
         id: AccountId,
         present: UserPresent,
+        now: u64,
+        rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<AuthenticationResponse, CeremonyError> {
         if !request.allows(&self.store.account(id)?) {
             return Err(CeremonyError::NotAllowed);
         }
         let client_data_json = client_data_json("webauthn.get", &request.challenge, &request.origin);
         let client_data = Sha256::digest(&client_data_json).into();
-        let made =
-            self.get_assertion(&request.rp_id, id, &client_data, Some(present), &ciborium::Value::Null)?;
+        let extensions = &ciborium::Value::Null;
+        let wanted = WantedAssertion { rp_id: &request.rp_id, id, client_data: &client_data, extensions };
+        let made = self.get_assertion(wanted, Some(present), now, rng)?;
         Ok(AuthenticationResponse::new(&made, &client_data_json))
     }
 
-    /// Deletes a passkey.
-    pub fn delete(mut self, id: AccountId) -> Result<(), VaultError> {
-        // Nothing else here uses the vault key, and without it a PIN index that somebody replaced would do.
-        self.keys.confirm()?;
-        self.store.remove(id)?;
-        Ok(self.keys.commit_generation(self.store.generation(), Then::End)?)
+    /// Moves a passkey to the bin, where it cannot be used. `now` is in seconds since 1970: what has been there for
+    /// [`BIN_KEEPS`](crate::container::BIN_KEEPS) is removed for good.
+    pub fn delete(
+        self,
+        id: AccountId,
+        now: u64,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<Account, VaultError> {
+        self.change(|store| store.move_to_bin(id, now, rng))
+    }
+
+    /// Takes a passkey out of the bin.
+    pub fn undelete(self, id: AccountId, rng: &mut dyn rand_core::CryptoRng) -> Result<Account, VaultError> {
+        self.change(|store| store.take_from_bin(id, rng))
+    }
+
+    /// Removes what is in the bin for good.
+    pub fn empty_bin(self) -> Result<Vec<(AccountId, Account)>, VaultError> {
+        self.change(Store::empty_bin)
     }
 
     /// Lets passkeys be made that take no PIN, or no more of them (CTAP 2.2 §6.11.3). Those that are there stay what they are.
@@ -245,13 +278,23 @@ impl<'v> Unlocked<'v> {
 
     /// Replaces what the vault keeps besides its passkeys.
     pub fn configure(
-        mut self,
+        self,
         settings: &Settings,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<(), VaultError> {
+        self.change(|store| store.set_settings(settings, rng))
+    }
+
+    /// A change in the file that the TPM is told of.
+    fn change<T>(
+        mut self,
+        change: impl FnOnce(&mut Store) -> Result<T, ContainerError>,
+    ) -> Result<T, VaultError> {
+        // Nothing else here uses the vault key, and without it a PIN index that somebody replaced would do.
         self.keys.confirm()?;
-        self.store.set_settings(settings, rng)?;
-        Ok(self.keys.commit_generation(self.store.generation(), Then::End)?)
+        let done = change(self.store)?;
+        self.keys.commit_generation(self.store.generation(), Then::End)?;
+        Ok(done)
     }
 
     /// Replaces the PIN. The container is not touched, unless something in it hangs on the PIN: what the old one granted ends
@@ -277,6 +320,11 @@ impl<'v> Unlocked<'v> {
         self.store.set_settings(&settings, rng)?;
         Ok(self.keys.commit_generation(self.store.generation(), Then::End)?)
     }
+}
+
+/// A hint for a list: a full disk must not keep anybody from signing in.
+pub(super) fn note_use(store: &mut Store, id: AccountId, now: u64, rng: &mut dyn rand_core::CryptoRng) {
+    store.note_use(id, now, rng).ok();
 }
 
 fn no_pin_change_due(store: &Store) -> Result<(), CeremonyError> {

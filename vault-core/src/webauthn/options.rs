@@ -336,6 +336,7 @@ mod tests {
             created: 0,
             extras: crate::container::Extras::default(),
             takes: Takes::Pin,
+            binned: None,
         };
         let request = |origin: &str, list: &Value| {
             let json = json!({"challenge": "AA", "allowCredentials": list}).to_string();

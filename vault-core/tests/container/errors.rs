@@ -133,9 +133,9 @@ fn other_files_are_not_vaults_and_stay_as_they_are() {
 
 #[test]
 fn a_newer_format_is_told() {
-    let error = refused("PRAGMA user_version = 2");
-    assert!(matches!(error, ContainerError::NewerFormat { found: 2, known: 1 }));
-    assert_eq!(error.to_string(), "the vault has format 2; this Passhold knows up to 1");
+    let error = refused("PRAGMA user_version = 3");
+    assert!(matches!(error, ContainerError::NewerFormat { found: 3, known: 2 }));
+    assert_eq!(error.to_string(), "the vault has format 3; this Passhold knows up to 2");
     assert!(matches!(refused("PRAGMA user_version = 2147483647"), ContainerError::NewerFormat { .. }));
 }
 

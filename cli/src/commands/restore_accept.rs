@@ -1,0 +1,38 @@
+use serde_json::json;
+use vault_core::{Restored, printable};
+
+use super::list;
+use crate::{
+    app::{App, rng},
+    failure::Result,
+    terminal::passkeys,
+};
+
+pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
+    let mut keys = app.keys()?;
+    let accounts = app.open(&mut keys)?.accounts()?;
+    let restored = app.with_pin_by(
+        &mut keys,
+        |app, _| {
+            app.note(format!("let this copy of the vault in, with {}", passkeys(accounts.len())));
+            for (id, account) in &accounts {
+                app.note(format!("{id}: {} at {}", printable(account.name()), account.rp_id));
+            }
+            app.note(
+                "passkeys that were made after it are gone, and those that were deleted after it come back",
+            );
+            Ok(())
+        },
+        |_, vault, pin| Ok(Ok(vault.accept_old_copy(pin, &mut rng())?)),
+    )?;
+    let lost = match restored {
+        Restored::Accepted { lost } => lost,
+        Restored::WasLatest => 0,
+    };
+    let accounts: Vec<_> = accounts.iter().map(|(id, account)| list::to_json(*id, account)).collect();
+    app.print(&json!({"lostChanges": lost, "accounts": accounts}), || match restored {
+        Restored::Accepted { lost: 1 } => "This copy is the latest now; 1 later change is lost.".to_owned(),
+        Restored::Accepted { lost } => format!("This copy is the latest now; {lost} later changes are lost."),
+        Restored::WasLatest => "It was the latest already; nothing was changed.".to_owned(),
+    })
+}
