@@ -57,11 +57,7 @@ pub(crate) struct Keys {
 impl<'c> App<'c> {
     /// As the command line and the config file say.
     pub fn new(global: Global, config: Config, console: &'c mut dyn Console) -> Result<Self> {
-        let min = config.min_pin_length;
-        let policy = min.map_or(Some(PinPolicy::default()), PinPolicy::with_min_length).ok_or_else(|| {
-            Failure::new(Exit::Usage, "min-pin-length in the config file is not between 4 and 63")
-                .next("Set it to 6, or leave it out.")
-        })?;
+        let policy = config.policy()?;
         Ok(Self {
             console,
             dir: global.vault.or(config.vault).map_or_else(default_vault, Ok)?,
@@ -187,7 +183,11 @@ impl<'c> App<'c> {
                 self.pin("PIN: ")?
             };
             let refused = match attempt(self, &mut vault, &pin.material()) {
-                Ok(done) => return done,
+                Ok(done) => {
+                    let done = done?;
+                    self.expire(&mut vault, &pin.material())?;
+                    return Ok(done);
+                }
                 Err(e) => e,
             };
             // What the TPM said of the PIN is not hidden by a failure to tell the count.
@@ -201,6 +201,16 @@ impl<'c> App<'c> {
             }
             self.note(failure);
         }
+    }
+
+    /// Says that the PIN is too old, once; the next time it is asked for it must be changed.
+    fn expire(&mut self, vault: &mut Vault<'_>, pin: &PinMaterial) -> Result<()> {
+        if vault.settings()?.pin_change_due || !vault.pin_is_expired(self.policy, now())? {
+            return Ok(());
+        }
+        vault.unlock(pin)?.require_pin_change(&mut rng())?;
+        self.note("this PIN is too old: change it with \"passhold pin change\" before it is needed again");
+        Ok(())
     }
 
     /// A PIN that is to be proven.

@@ -2,6 +2,7 @@ use std::{fs, io, path::PathBuf};
 
 use etcetera::BaseStrategy;
 use serde::Deserialize;
+use vault_core::pin::PinPolicy;
 
 use crate::failure::{Exit, Failure, Result};
 
@@ -12,9 +13,23 @@ pub struct Config {
     pub(crate) tpm: Option<String>,
     pub(crate) vault: Option<PathBuf>,
     pub(crate) min_pin_length: Option<usize>,
+    pub(crate) pin_history: Option<usize>,
+    pub(crate) pin_max_age_days: Option<u32>,
 }
 
 impl Config {
+    pub(crate) fn policy(&self) -> Result<PinPolicy> {
+        let refused = |what: &str| Failure::new(Exit::Usage, format!("{what} in the config file"));
+        let policy = self.min_pin_length.map_or(Some(PinPolicy::default()), PinPolicy::with_min_length);
+        let policy = policy.ok_or_else(|| {
+            refused("min-pin-length is not between 4 and 63").next("Set it to 6, or leave it out.")
+        })?;
+        let policy = policy
+            .with_history(self.pin_history.unwrap_or_default())
+            .ok_or_else(|| refused("pin-history is above 10").next("Set it to 5, or leave it out."))?;
+        Ok(policy.with_max_age_days(self.pin_max_age_days))
+    }
+
     /// Nothing is set where there is no file.
     pub fn read() -> Result<Self> {
         let path = folders()?.config_dir().join("passhold/config.toml");
@@ -25,7 +40,7 @@ impl Config {
         };
         toml::from_str(&text).map_err(|e| {
             Failure::new(Exit::Usage, format!("{} cannot be understood: {}", path.display(), e.message()))
-                .next("It may set tpm, vault and min-pin-length.")
+                .next("It may set tpm, vault, min-pin-length, pin-history and pin-max-age-days.")
         })
     }
 }

@@ -383,6 +383,10 @@ impl From<CeremonyError> for Failure {
             CeremonyError::Container(e) => e.into(),
             CeremonyError::KeyStore(e) => e.into(),
             CeremonyError::Excluded => Self::excluded(),
+            CeremonyError::PinUsedBefore => {
+                Self::new(Exit::PinRefused, format!("this PIN is refused: {message}"))
+                    .next("Choose another one.")
+            }
             CeremonyError::PinChangeDue => {
                 Self::new(Exit::PinRefused, message).next("Use \"passhold pin change\".")
             }

@@ -127,9 +127,11 @@ fn change_pin(authenticator: &mut Authenticator, mut request: Request, env: &mut
     }
     let material = pin_hash_of(&shared, &hash)?;
     let min_length = env.settings()?.min_pin_length;
+    let now = env.unix_time;
     let new = with_pin(authenticator, &material, env, |authenticator, unlocked, _, rng| {
-        let new = new_pin_of(authenticator.policy.at_least(min_length), &shared, &new_pin)?;
-        Ok(unlocked.change_pin(&new.material(), rng)?)
+        let policy = authenticator.policy.at_least(min_length);
+        let new = new_pin_of(policy, &shared, &new_pin)?;
+        Ok(unlocked.change_pin_by(policy, &new.material(), now, rng)?)
     });
     // §6.5.5.6 step 14: tokens were given out for the old one.
     authenticator.lock();
@@ -196,12 +198,13 @@ fn token_using_uv(
     }
     let shared = peer.share(authenticator)?;
     let ask = Ask::Unlock { rp_id: rp_id.as_ref(), permissions };
-    let verification = verification::by_prompt(&ask, env).map_err(|error| match error {
-        UvError::Declined(declined) => declined.into(),
-        UvError::Blocked => Status::UvBlocked.into(),
-        UvError::Wrong => Status::UvInvalid.into(),
-        UvError::Failed(failure) => failure,
-    })?;
+    let verification =
+        verification::by_prompt(&ask, authenticator.policy, env).map_err(|error| match error {
+            UvError::Declined(declined) => declined.into(),
+            UvError::Blocked => Status::UvBlocked.into(),
+            UvError::Wrong => Status::UvInvalid.into(),
+            UvError::Failed(failure) => failure,
+        })?;
     give_token(authenticator, &shared, verification, (permissions, rp_id), env)
 }
 
@@ -214,7 +217,7 @@ fn give_token(
 ) -> Result<Value> {
     let Verification { unlock, present } = verification;
     // §6.5.5.7: there is one thing that this PIN is still good for.
-    if env.settings()?.pin_change_due {
+    if env.settings()?.demand_pin_change(authenticator.policy, env.unix_time) {
         return Err(Status::PinPolicyViolation.into());
     }
     if scope.0 == Permissions::LIST_CREDENTIALS {

@@ -128,9 +128,9 @@ pub(crate) fn run(
     let (_, account) = found.first().ok_or(Status::NoCredentials)?;
     let verified = match verified {
         // Step 5: alwaysUv holds for what takes presence alone as well.
-        None if uv || account.takes == Takes::Pin || (up && env.settings()?.always_uv) => {
-            Some(verification::by_prompt(&Ask::SignIn { account }, env).map_err(refusal)?)
-        }
+        None if uv || account.takes == Takes::Pin || (up && env.settings()?.always_uv) => Some(
+            verification::by_prompt(&Ask::SignIn { account }, authenticator.policy, env).map_err(refusal)?,
+        ),
         verified => verified,
     };
     let (unlock, confirmed) =

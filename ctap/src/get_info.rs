@@ -2,6 +2,7 @@ use ciborium::Value;
 use vault_core::{
     OpenError,
     container::{ContainerError, Extras, Settings},
+    pin::PinPolicy,
     webauthn::aaguid,
 };
 
@@ -25,16 +26,16 @@ pub(crate) struct Demands {
     change_due: bool,
 }
 
-impl From<Settings> for Demands {
-    fn from(settings: Settings) -> Self {
-        let Settings { always_uv, min_pin_length, pin_change_due, .. } = settings;
-        Self { always_uv, min_length: min_pin_length, change_due: pin_change_due }
+impl Demands {
+    fn of(settings: &Settings, policy: PinPolicy, now: u64) -> Self {
+        let change_due = settings.demand_pin_change(policy, now);
+        Self { always_uv: settings.always_uv, min_length: settings.min_pin_length, change_due }
     }
 }
 
 impl Default for Demands {
     fn default() -> Self {
-        Settings::default().into()
+        Self::of(&Settings::default(), PinPolicy::default(), 0)
     }
 }
 
@@ -43,7 +44,7 @@ impl Default for Demands {
 pub(crate) fn run(authenticator: &mut Authenticator, env: &mut Env<'_>) -> Result<Value> {
     let protected = env.vaults.exist();
     let kind = env.vaults.kind()?;
-    let demands = if protected { demands(env) } else { Some(Demands::default()) };
+    let demands = if protected { demands(authenticator.policy, env) } else { Some(Demands::default()) };
     authenticator.last_known = demands.unwrap_or(authenticator.last_known);
     let Demands { always_uv, min_length, change_due } = authenticator.last_known;
     let options = map([
@@ -88,9 +89,13 @@ pub(crate) fn run(authenticator: &mut Authenticator, env: &mut Env<'_>) -> Resul
 }
 
 /// What the vault says of it, if it can be asked.
-fn demands(env: &mut Env<'_>) -> Option<Demands> {
+fn demands(policy: PinPolicy, env: &mut Env<'_>) -> Option<Demands> {
+    let now = env.unix_time;
     match env.vaults.open_at_once() {
-        Ok(vault) => vault.settings().map_err(|e| (env.report)(&e)).ok().map(Demands::from),
+        Ok(vault) => {
+            let settings = vault.settings().map_err(|e| (env.report)(&e)).ok()?;
+            Some(Demands::of(&settings, policy, now))
+        }
         Err(OpenError::Container(ContainerError::Busy { .. })) => None,
         Err(e) => {
             (env.report)(&e);

@@ -90,7 +90,7 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
             Permissions::MAKE_CREDENTIAL,
             &request.rp_id,
         )?,
-        None => verification::by_prompt(&ask, env).map_err(refusal)?,
+        None => verification::by_prompt(&ask, authenticator.policy, env).map_err(refusal)?,
     };
     let by_token = || request.auth.as_ref().and_then(|_| authenticator.take_presence(env.now));
     let present = present.or_else(by_token);

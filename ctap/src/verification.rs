@@ -5,7 +5,7 @@ use std::rc::Rc;
 use vault_core::{
     UnlockError,
     keystore::KeyStoreError,
-    pin::PinSecrets,
+    pin::{PinPolicy, PinSecrets},
     webauthn::{ClientDataHash, RpId, UserPresent},
 };
 
@@ -57,9 +57,13 @@ pub(crate) fn by_token(
 }
 
 /// By our own prompt: `performBuiltInUv` (§6.5.3.1).
-pub(crate) fn by_prompt(ask: &Ask<'_>, env: &mut Env<'_>) -> Result<Verification, UvError> {
+pub(crate) fn by_prompt(
+    ask: &Ask<'_>,
+    policy: PinPolicy,
+    env: &mut Env<'_>,
+) -> Result<Verification, UvError> {
     // There is one thing that this PIN is still good for (§6.5.5.7), so nobody types it in vain.
-    if env.settings()?.pin_change_due {
+    if env.settings()?.demand_pin_change(policy, env.unix_time) {
         return Err(UvError::Failed(Status::PinPolicyViolation.into()));
     }
     for _ in 0..ATTEMPTS {

@@ -48,6 +48,14 @@ pub(crate) struct Args {
     /// The shortest PIN that is accepted, in characters
     #[arg(long, value_name = "N", default_value_t = 6)]
     pub(crate) min_pin_length: usize,
+
+    /// How many of the last PINs a new one must differ from, up to 10
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) pin_history: usize,
+
+    /// After how many days a PIN must be changed
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) pin_max_age_days: Option<u32>,
 }
 
 #[derive(Clone, Debug)]

@@ -8,6 +8,8 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 /// Why the daemon does not run. Each says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
+    #[error("--pin-history is above 10")]
+    PinHistory,
     #[error("--min-pin-length is not between 4 and 63")]
     MinPinLength,
     #[error("core dumps cannot be turned off")]

@@ -51,6 +51,8 @@ fn run() -> Result<()> {
     tpm_backend::prepare_process().map_err(Failure::Exposed)?;
     let args = Args::parse();
     let policy = PinPolicy::with_min_length(args.min_pin_length).ok_or(Failure::MinPinLength)?;
+    let policy = policy.with_history(args.pin_history).ok_or(Failure::PinHistory)?;
+    let policy = policy.with_max_age_days(args.pin_max_age_days);
     if args.system {
         let stop = device::stop_signals()?;
         let path = args.socket.unwrap_or_else(|| ipc::SYSTEM_SOCKET.into());

@@ -31,10 +31,19 @@ impl Device {
     /// If the daemon does not come up.
     #[must_use]
     pub fn start(vault: &Path, tpm: &str, pin: &str) -> Self {
+        Self::start_with(vault, tpm, pin, &[])
+    }
+
+    /// The same, with these arguments besides.
+    ///
+    /// # Panics
+    /// If the daemon does not come up.
+    #[must_use]
+    pub fn start_with(vault: &Path, tpm: &str, pin: &str, args: &[&str]) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         fs::write(home.path().join("pin"), format!("{pin}\n")).expect("a file of ours");
         let mut command = Command::new(Program::Passholdd.path());
-        command.args(["--prompt", "auto", "--pin-fd", "0"]);
+        command.args(["--prompt", "auto", "--pin-fd", "0"]).args(args);
         Self::run(command, home, vault, tpm)
     }
 

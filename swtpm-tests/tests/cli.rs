@@ -266,12 +266,19 @@ fn exit_2_usage_where_the_config_file_cannot_be_understood() {
         2,
         "Usage",
         &format!(
-            "{} cannot be understood: unknown field `frobnicate`, expected one of `tpm`, `vault`, `min-pin-length`",
+            "{} cannot be understood: unknown field `frobnicate`, expected one of `tpm`, `vault`, `min-pin-length`, `pin-history`, `pin-max-age-days`",
             path.display()
         ),
-        "It may set tpm, vault and min-pin-length.",
+        "It may set tpm, vault, min-pin-length, pin-history and pin-max-age-days.",
     );
-    for text in ["tpm = 1", "tpm", "min-pin-length = -1", "min-pin-length = 3", "min-pin-length = 64"] {
+    for text in [
+        "tpm = 1",
+        "tpm",
+        "min-pin-length = -1",
+        "min-pin-length = 3",
+        "min-pin-length = 64",
+        "pin-history = 11",
+    ] {
         desk.config(text);
         let run = desk.passhold.bare(["list", "--json"]).run().expect_code(2);
         assert_eq!(run.error()["name"], "Usage", "{text}");

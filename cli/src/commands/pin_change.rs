@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::setup::choose_pin;
 use crate::{
-    app::{App, rng},
+    app::{App, now, rng},
     failure::Result,
 };
 
@@ -16,7 +16,7 @@ pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
         },
         |app, unlocked, _, policy| {
             let new = choose_pin(app, policy, "New PIN: ")?;
-            Ok(unlocked.change_pin(&new.material(), &mut rng())?)
+            Ok(unlocked.change_pin_by(policy, &new.material(), now(), &mut rng())?)
         },
     )?;
     app.print(&json!({"changed": "pin"}), || "The PIN is changed; all passkeys stay.".to_owned())

@@ -29,21 +29,22 @@ pub(crate) fn run(app: &mut App<'_>, with_recovery_code: bool) -> Result<()> {
         vault_core::VaultError::is_busy,
     )?;
     app.note("the TPM allows 8 wrong PINs in a row, then none; keep the PIN safe");
-    let code = if with_recovery_code {
-        let code = RecoveryCode::random(&mut rng());
-        let mut vault = app.open(&mut keys)?;
-        let made = vault
-            .unlock(&material)
-            .map_err(Failure::from)
-            .and_then(|unlocked| Ok(unlocked.renew_recovery_code(&code, now(), &mut rng())?));
-        made.map_err(|failure| {
-            failure.next("The vault is made. Make a recovery code with \"passhold recovery renew\".")
-        })?;
-        Some(code.to_text())
-    } else {
-        app.note("without a recovery code, a forgotten PIN costs every passkey; \"passhold recovery renew\" makes one");
-        None
-    };
+    let code = with_recovery_code.then(|| RecoveryCode::random(&mut rng()));
+    if code.is_none() {
+        app.note(
+            "without a recovery code, a forgotten PIN costs every passkey; \"passhold recovery renew\" makes one",
+        );
+    }
+    let mut vault = app.open(&mut keys)?;
+    let begun = vault
+        .unlock(&material)
+        .map_err(Failure::from)
+        .and_then(|unlocked| Ok(unlocked.begin(code.as_ref(), now(), &mut rng())?));
+    drop(vault);
+    begun.map_err(|failure| {
+        failure.next("The vault is made. Make a recovery code with \"passhold recovery renew\".")
+    })?;
+    let code = code.map(|code| code.to_text());
     let (dir, code) = (app.dir.clone(), code.as_ref().map(|code| code.as_str()));
     app.print(&json!({"vault": dir, "recoveryCode": code}), || {
         let made = format!("Made a vault in {}.", dir.display());

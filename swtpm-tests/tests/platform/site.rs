@@ -89,7 +89,7 @@ impl Site {
         self.raw(&[&[command][..], &encoded(parameters)].concat())
     }
 
-    fn raw(&self, request: &[u8]) -> Answer<Value> {
+    pub(crate) fn raw(&self, request: &[u8]) -> Answer<Value> {
         let (kind, answer) = self.0.try_call(0x10, request).map_err(Refusal::Gone)?;
         assert_eq!(kind, 0x10, "{answer:02x?}");
         match answer.split_first().unwrap() {

@@ -16,7 +16,7 @@ mod tree;
 pub use account::{Account, AccountId, Extras, LargeBlobKey, LastUse, Takes};
 pub use file::{Arrival, Container, LOCK_FILE, Lock, VAULT_FILE, Vacancy};
 pub use header::State;
-pub use settings::{CodeMark, PersistentToken, Settings};
+pub use settings::{CodeMark, PersistentToken, PinHistory, Settings};
 pub use store::{BIN_KEEPS, Store};
 
 use std::{io, path::PathBuf};

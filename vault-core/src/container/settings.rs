@@ -1,6 +1,10 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{keystore::PresenceParent, pin::MAX_BYTES, webauthn::RpId};
+use crate::{
+    keystore::{KeyBlob, PresenceParent},
+    pin::{MAX_BYTES, PinPolicy},
+    webauthn::RpId,
+};
 
 /// What a vault keeps besides its passkeys. It lies in the header, sealed, and changes with the generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,10 +25,23 @@ pub struct Settings {
     /// The serialized large-blob array (§6.10.1).
     #[serde(with = "serde_bytes")]
     pub large_blobs: Vec<u8>,
+    /// When the PIN was set, in seconds since 1970, where that is known.
+    pub pin_set: Option<u64>,
+    /// The last PINs, where the policy asked for that.
+    pub pin_history: Option<PinHistory>,
     /// The recovery code in force, if there is one.
     pub recovery_code: Option<CodeMark>,
     /// The last ones before it, oldest first.
     pub spent_codes: Vec<CodeMark>,
+}
+
+/// What tells whether a PIN was used before, to whoever has proven the one in force and to nobody else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinHistory {
+    /// An HMAC key that the device uses with the PIN alone.
+    pub key: KeyBlob,
+    /// HMACs of the last PINs' secrets under it, the newest last.
+    pub tags: Vec<serde_bytes::ByteArray<32>>,
 }
 
 /// What is kept of a recovery code.
@@ -52,6 +69,13 @@ impl Settings {
     pub const MAX_RP_IDS: usize = 16;
     /// The longest large-blob array. The least that the specification allows is 1,024.
     pub const MAX_LARGE_BLOBS: usize = 4096;
+    /// Whether the PIN must be changed before it is good for anything else, by what was demanded or by `policy`; `now` is in
+    /// seconds since 1970.
+    #[must_use]
+    pub fn demand_pin_change(&self, policy: PinPolicy, now: u64) -> bool {
+        self.pin_change_due || policy.is_expired(self.pin_set, now)
+    }
+
     /// As many recovery codes are remembered when they have ended.
     pub const MAX_SPENT_CODES: usize = 16;
     /// The longest PIN that can be demanded.
@@ -72,6 +96,8 @@ impl Default for Settings {
             pin_change_due: false,
             persistent_token: None,
             large_blobs: Self::NO_LARGE_BLOBS.to_vec(),
+            pin_set: None,
+            pin_history: None,
             recovery_code: None,
             spent_codes: Vec::new(),
         }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::{MAX_BYTES, Pin};
 
 /// The commonest PINs and short passwords of published leaks, one a line, in the order of their
@@ -11,6 +13,8 @@ const ROWS: [&str; 7] = ["qwertyuiop", "qwertzuiop", "azertyuiop", "asdfghjkl", 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PinPolicy {
     min_length: usize,
+    history: usize,
+    max_age: Option<Duration>,
 }
 
 /// Why a new PIN was refused.
@@ -41,9 +45,9 @@ pub enum PinRefused {
 }
 
 impl Default for PinPolicy {
-    /// At least 6 characters.
+    /// At least 6 characters; any other, for as long as one likes.
     fn default() -> Self {
-        Self { min_length: 6 }
+        Self { min_length: 6, history: 0, max_age: None }
     }
 }
 
@@ -55,13 +59,48 @@ impl PinPolicy {
     /// `None` below [`Self::LOWEST_MINIMUM`] or above [`MAX_BYTES`].
     #[must_use]
     pub fn with_min_length(min_length: usize) -> Option<Self> {
-        (Self::LOWEST_MINIMUM..=MAX_BYTES).contains(&min_length).then_some(Self { min_length })
+        let fits = (Self::LOWEST_MINIMUM..=MAX_BYTES).contains(&min_length);
+        fits.then_some(Self { min_length, ..Self::default() })
+    }
+
+    /// The most PINs that can be remembered.
+    pub const LONGEST_HISTORY: usize = 10;
+
+    /// The same, and a new PIN must be none of the last `history` ones. `None` above [`Self::LONGEST_HISTORY`].
+    #[must_use]
+    pub fn with_history(self, history: usize) -> Option<Self> {
+        (history <= Self::LONGEST_HISTORY).then_some(Self { history, ..self })
+    }
+
+    /// The same, and a PIN must be changed after so many days, if any.
+    #[must_use]
+    pub fn with_max_age_days(self, days: Option<u32>) -> Self {
+        let max_age = days.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
+        Self { max_age, ..self }
+    }
+
+    /// How many PINs are remembered.
+    #[must_use]
+    pub fn history(self) -> usize {
+        self.history
+    }
+
+    /// Whether a PIN must be changed after some time.
+    #[must_use]
+    pub fn expires(self) -> bool {
+        self.max_age.is_some()
+    }
+
+    /// Whether a PIN that was set at `set` is too old at `now`, both in seconds since 1970. One whose age nobody knows is.
+    #[must_use]
+    pub fn is_expired(self, set: Option<u64>, now: u64) -> bool {
+        self.max_age.is_some_and(|most| set.is_none_or(|set| now.saturating_sub(set) >= most.as_secs()))
     }
 
     /// The same, or a stricter one: a minimum that was raised (CTAP 2.2 §6.11.4).
     #[must_use]
     pub fn at_least(self, min_length: usize) -> Self {
-        Self { min_length: self.min_length.max(min_length) }
+        Self { min_length: self.min_length.max(min_length), ..self }
     }
 
     /// The minimum.

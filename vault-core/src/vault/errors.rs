@@ -123,6 +123,9 @@ pub enum CeremonyError {
     /// The PIN must be changed first, to another one.
     #[error("the PIN must be changed to another one first")]
     PinChangeDue,
+    /// The new PIN is one of the last ones.
+    #[error("this PIN was used before")]
+    PinUsedBefore,
     /// The container.
     #[error(transparent)]
     Container(#[from] ContainerError),

@@ -2,6 +2,7 @@
 
 mod errors;
 mod life;
+mod pin_change;
 mod presence;
 mod recovery;
 mod restore;

@@ -49,7 +49,8 @@ impl Vault<'_> {
         check_generation(&self.store, keys.as_mut()).map_err(RecoveryError::Reset)?;
         let settings = self.store.settings()?;
         // Whoever reset the PIN may not be who got the token, and nobody knows how long the new PIN is.
-        let settings = Settings { persistent_token: None, pin_change_due: false, ..settings };
+        let pin_set = settings.pin_set.map(|_| now);
+        let settings = Settings { persistent_token: None, pin_change_due: false, pin_set, ..settings };
         let unlocked = Unlocked::new(&mut self.store, keys, &new);
         unlocked.renew_code(settings, next, now, rng).map_err(|e| match e {
             VaultError::Container(e) => RecoveryError::Container(e),
@@ -70,7 +71,7 @@ impl Unlocked<'_> {
         self.renew_code(settings, code, now, rng)
     }
 
-    fn renew_code(
+    pub(super) fn renew_code(
         mut self,
         mut settings: Settings,
         code: &RecoveryCode,

@@ -4,7 +4,7 @@ use crate::{
     Secret,
     container::{Account, AccountId, ContainerError, Damage, Extras, Settings, Store, Takes},
     keystore::{KeyBlob, KeyStoreError, PresenceParent, PublicKey, Signature, Then, UnlockedKeys},
-    pin::{PinMaterial, PinSecrets},
+    pin::PinSecrets,
     text::kept,
     vault::{CeremonyError, VaultError},
     webauthn::{
@@ -80,7 +80,7 @@ pub struct Assertion {
 pub struct Unlocked<'v> {
     pub(super) store: &'v mut Store,
     pub(super) keys: Box<dyn UnlockedKeys + 'v>,
-    proven: PinSecrets,
+    pub(super) proven: PinSecrets,
     verified: UserVerified,
 }
 
@@ -295,30 +295,6 @@ impl<'v> Unlocked<'v> {
         let done = change(self.store)?;
         self.keys.commit_generation(self.store.generation(), Then::End)?;
         Ok(done)
-    }
-
-    /// Replaces the PIN. The container is not touched, unless something in it hangs on the PIN: what the old one granted ends
-    /// before it does, and what demanded a new one ends after.
-    pub fn change_pin(
-        mut self,
-        new: &PinMaterial,
-        rng: &mut dyn rand_core::CryptoRng,
-    ) -> Result<(), CeremonyError> {
-        let secrets = PinSecrets::derive(new, self.store.vault_id());
-        let mut settings = self.store.settings()?;
-        if settings.pin_change_due && secrets == self.proven {
-            return Err(CeremonyError::PinChangeDue);
-        }
-        if settings.persistent_token.take().is_some() {
-            self.store.set_settings(&settings, rng)?;
-            self.keys.commit_generation(self.store.generation(), Then::Continue)?;
-        }
-        if !std::mem::take(&mut settings.pin_change_due) {
-            return Ok(self.keys.change_pin(&secrets, Then::End)?);
-        }
-        self.keys.change_pin(&secrets, Then::Continue)?;
-        self.store.set_settings(&settings, rng)?;
-        Ok(self.keys.commit_generation(self.store.generation(), Then::End)?)
     }
 }
 
