@@ -1,5 +1,7 @@
 //! `passhold`: passkeys in this machine's TPM, from the terminal.
 
+mod complete;
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -7,6 +9,7 @@ use passhold::{App, Args, Config, Exit, Failure, Local, ipc};
 
 fn main() -> ExitCode {
     let prepared = tpm_backend::prepare_process();
+    complete::if_asked();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(e) if e.use_stderr() && std::env::args_os().any(|arg| arg == "--json") => {
