@@ -13,13 +13,14 @@ mkdir -p $HOME
 cd $HOME
 
 printf '%s:x:%s:%s::/tmp:/bin/sh\n' alice $alice $alice bob $bob $bob >>/etc/passwd
-# What the package does: the rule, and a user who is the only one to have the TPM and uhid.
+# What the package does: a user, and the rule that gives his group, which nobody else is in, the TPM and uhid.
+printf 'passhold:x:%s:%s::/nonexistent:/usr/sbin/nologin\n' $daemon_user $daemon_user >>/etc/passwd
+echo "passhold:x:$daemon_user:" >>/etc/group
 cp "$lab/../../dist/udev/72-passhold.rules" /etc/udev/rules.d/
 # In logind's place, which gives what has this tag to who sits at the machine: Bob.
 echo 'TAG=="uaccess", OWNER="31002", MODE="0666"' >/etc/udev/rules.d/73-lab.rules
 udevadm control --reload
-chown $daemon_user /dev/tpmrm0 /dev/uhid
-chmod 600 /dev/tpmrm0 /dev/uhid
+udevadm trigger --settle --sysname-match=tpmrm0 --sysname-match=uhid
 install -d -o $daemon_user -m 755 /run/passhold
 install -d -o $daemon_user -m 700 /var/lib/passhold
 setpriv --reuid $daemon_user --regid $daemon_user --clear-groups "$programs/passholdd" --system >daemon.log 2>&1 &

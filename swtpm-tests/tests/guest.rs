@@ -11,10 +11,11 @@ use std::{
 use swtpm_tests::Program;
 
 /// What the guest needs of this machine, beside root.
-const NEEDED: [&str; 11] = [
+const NEEDED: [&str; 12] = [
     "/usr/bin/qemu-system-x86_64",
     "/bin/busybox",
     "/usr/bin/fido2-token",
+    "/usr/bin/setfacl",
     "/usr/sbin/sshd",
     "/usr/bin/openssl",
     "/lib/systemd/systemd-udevd",
