@@ -4,7 +4,7 @@
 CARGO ?= cargo
 VERIFIERS := target/verifiers
 
-.PHONY: build demo test lab fuzz torture bench lint audit tools
+.PHONY: build demo test lab fuzz torture bench lint audit release install deb
 
 build:
 	@scripts/dependencies build
@@ -64,7 +64,7 @@ bench:
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench --workspace --benches
 
-lint: tools
+lint: tool-deny
 	@scripts/dependencies build lint
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
@@ -74,8 +74,50 @@ lint: tools
 	systemd-analyze security --offline=true --threshold=15 dist/systemd/system/passholdd.service >/dev/null
 
 # Needs the RustSec database from GitHub, so it stands apart.
-audit: tools
+audit: tool-deny
 	$(CARGO) deny --workspace check advisories
 
-tools:
-	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+tool-%:
+	@$(CARGO) $* --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-$*
+
+# What is installed: the programs, of this profile, and what they say of themselves. This machine's paths are left out of them.
+PROFILE ?= release
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BUILT := $(TARGET)/$(PROFILE:dev=debug)
+RELEASE_FLAGS := --remap-path-prefix=$(CURDIR)=passhold --remap-path-prefix=$(abspath $(TARGET))=target \
+	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
+
+release: export RUSTFLAGS = $(if $(filter release,$(PROFILE)),$(RELEASE_FLAGS))
+release:
+	@scripts/dependencies build
+	$(CARGO) build --profile $(PROFILE) --locked -p passhold -p daemon --bins
+	mkdir -p target/manuals
+	$(CARGO) run --profile $(PROFILE) --locked -p daemon --example manuals -- target/manuals
+
+# After `make release`.
+PREFIX ?= /usr/local
+ROOT = $(DESTDIR)$(PREFIX)
+ZSH_FUNCTIONS ?= $(PREFIX)/share/zsh/site-functions
+
+install:
+	install -D -s -t $(ROOT)/bin $(BUILT)/passhold $(BUILT)/passholdd
+	install -D -m 644 -t $(ROOT)/share/man/man1 target/manuals/*.1
+	install -D -m 644 -t $(ROOT)/share/man/man8 target/manuals/*.8
+	install -D -m 644 -t $(ROOT)/lib/udev/rules.d dist/udev/*
+	install -D -m 644 -t $(ROOT)/lib/sysusers.d dist/sysusers/*
+	install -D -m 644 -t $(ROOT)/lib/modules-load.d dist/modules-load/*
+	install -D -m 644 -t $(ROOT)/lib/systemd/system dist/systemd/system/*
+	install -D -m 644 -t $(ROOT)/lib/systemd/user dist/systemd/user/*
+	sed -i 's,=/usr/bin,=$(PREFIX)/bin,' $(ROOT)/lib/systemd/*/passhold*.service
+	COMPLETE=bash $(BUILT)/passhold | install -D -m 644 /dev/stdin $(ROOT)/share/bash-completion/completions/passhold
+	COMPLETE=zsh $(BUILT)/passhold | install -D -m 644 /dev/stdin $(DESTDIR)$(ZSH_FUNCTIONS)/_passhold
+	COMPLETE=fish $(BUILT)/passhold | install -D -m 644 /dev/stdin $(ROOT)/share/fish/vendor_completions.d/passhold.fish
+
+# target/debian/passhold_VERSION_ARCHITECTURE.deb
+EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
+
+deb: release tool-deb
+	@scripts/dependencies deb
+	rm -rf target/package target/debian
+	$(MAKE) install DESTDIR=target/package PREFIX=/usr ZSH_FUNCTIONS=/usr/share/zsh/vendor-completions
+	SOURCE_DATE_EPOCH=$(EPOCH) $(CARGO) deb --quiet --locked --no-build -p passhold --output target/debian/
