@@ -15,12 +15,16 @@ demo:
 	@$(CARGO) build --quiet -p passhold -p daemon -p demo
 	@target/debug/demo
 
+DEB = $$(echo $(CURDIR)/target/debian/passhold_*.deb)
+
 test:
 	@scripts/dependencies build demo test
 	@scripts/dependencies lab || echo "*** The guest's packages cannot be installed; its tests will be skipped. ***"
+	@scripts/dependencies package || echo "*** What tests the package cannot be installed; its tests will be skipped. ***"
 	swtpm-tests/verifiers/install.sh $(VERIFIERS)
 	$(CARGO) build --workspace --bins
-	PASSHOLD_VERIFIERS=$(CURDIR)/$(VERIFIERS) $(CARGO) test --workspace
+	$(MAKE) deb PROFILE=dev
+	PASSHOLD_DEB=$(DEB) PASSHOLD_VERIFIERS=$(CURDIR)/$(VERIFIERS) $(CARGO) test --workspace
 	$(MAKE) fuzz FUZZ_SECONDS=30
 
 # The part of `make test` that runs in a guest with a real kernel.
@@ -54,9 +58,11 @@ fuzz:
 # The numbers of docs/threat-model.md; takes hours.
 torture:
 	@scripts/dependencies build demo test
+	@scripts/dependencies package
 	swtpm-tests/verifiers/install.sh $(VERIFIERS)
 	$(CARGO) build --release --workspace --bins
-	PASSHOLD_TORTURE=1 PASSHOLD_VERIFIERS=$(CURDIR)/$(VERIFIERS) $(CARGO) test --release --workspace -- --nocapture
+	$(MAKE) deb
+	PASSHOLD_DEB=$(DEB) PASSHOLD_TORTURE=1 PASSHOLD_VERIFIERS=$(CURDIR)/$(VERIFIERS) $(CARGO) test --release --workspace -- --nocapture
 	$(MAKE) fuzz
 
 bench:
