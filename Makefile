@@ -4,7 +4,7 @@
 CARGO ?= cargo
 VERIFIERS := target/verifiers
 
-.PHONY: build demo test lab fuzz torture bench lint audit release install deb
+.PHONY: build demo test lab fuzz torture bench lint audit release install deb reproducible sbom
 
 build:
 	@scripts/dependencies build
@@ -131,3 +131,24 @@ deb: release tool-deb
 	rm -rf target/package target/debian
 	$(MAKE) install DESTDIR=target/package PREFIX=/usr ZSH_FUNCTIONS=/usr/share/zsh/vendor-completions
 	SOURCE_DATE_EPOCH=$(EPOCH) $(CARGO) deb --quiet --locked --no-build -p passhold --output target/debian/
+
+# Two builds in two folders must be the same to the last bit.
+reproducible:
+	rm -rf target/reproducible
+	@set -e; for folder in here elsewhere/there; do \
+		mkdir -p target/reproducible/$$folder; \
+		git ls-files -z | xargs -0 cp --parents -t target/reproducible/$$folder; \
+		env -u CARGO_TARGET_DIR SOURCE_DATE_EPOCH=$(EPOCH) $(MAKE) -C target/reproducible/$$folder deb; \
+		(cd target/reproducible/$$folder && sha256sum target/release/passhold target/release/passholdd target/debian/*) \
+			>target/reproducible/$$(basename $$folder).sha256; \
+	done
+	cat target/reproducible/here.sha256
+	cmp target/reproducible/here.sha256 target/reproducible/there.sha256
+
+# What the two programs are made of, as CycloneDX tells it: target/sbom/*.cdx.json
+sbom: tool-cyclonedx
+	$(CARGO) cyclonedx --quiet --format json --spec-version 1.5 --describe binaries
+	mkdir -p target/sbom
+	mv cli/passhold_bin.cdx.json target/sbom/passhold.cdx.json
+	mv daemon/passholdd_bin.cdx.json target/sbom/passholdd.cdx.json
+	rm examples/*/*_bin.cdx.json
