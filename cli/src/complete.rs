@@ -22,19 +22,20 @@ pub(crate) fn if_asked() {
 
 fn command() -> clap::Command {
     Args::command().mut_subcommands(|command| {
+        let list: &[_] = if command.get_name() == "undelete" { &["list", "--bin"] } else { &["list"] };
         command.mut_args(|arg| match arg.get_id().as_str() {
-            "id" | "account" => arg.add(ArgValueCandidates::new(|| accounts().unwrap_or_default())),
+            "id" | "account" => arg.add(ArgValueCandidates::new(|| accounts(list).unwrap_or_default())),
             _ => arg,
         })
     })
 }
 
-/// Those of the vault that the words before name, as `passhold list` tells them.
-fn accounts() -> Option<Vec<CompletionCandidate>> {
+/// Those of the vault that the words before name, as `list` tells them.
+fn accounts(how: &[&str]) -> Option<Vec<CompletionCandidate>> {
     let words = env::args_os().skip_while(|word| word != "--").skip(1);
     let typed = Args::command().ignore_errors(true).try_get_matches_from(words).ok()?;
     let mut list = Command::new("timeout");
-    list.arg(PATIENCE).arg(env::current_exe().ok()?).args(["--json", "list"]);
+    list.arg(PATIENCE).arg(env::current_exe().ok()?).arg("--json").args(how);
     for option in ["vault", "tpm", "socket"] {
         if let Some(value) = typed.get_raw(option) {
             list.arg(format!("--{option}")).args(value);

@@ -20,6 +20,9 @@ fn a_shell_offers_the_numbers_of_passkeys_with_their_names() {
     }
     assert_eq!(offered(&passhold, &["show", "2"]), both.lines().nth(1).unwrap().to_owned() + "\n");
     assert_eq!(offered(&passhold, &["rename", "2", ""]), "");
+    passhold.call(["delete", "1"]).pin(PIN).run().expect_code(0);
+    assert_eq!(offered(&passhold, &["undelete", ""]), "1\talice at example.org\n");
+    assert_eq!(offered(&passhold, &["show", ""]), both.lines().nth(1).unwrap().to_owned() + "\n");
 }
 
 #[test]
