@@ -23,10 +23,11 @@ use std::{
 };
 
 use memchr::memmem::Finder;
+use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use swtpm_tests::{Program, Scene, creation_options, key_store, pin, proxy::Proxy, request_options, rng};
 use vault_core::{
-    Vault,
+    RecoveryCode, RecoverySecrets, Vault,
     pin::Pin,
     webauthn::{CreateRequest, GetRequest, Origin, UserPresent},
 };
@@ -169,6 +170,20 @@ fn other_needles(facts: &Facts, which: &str, text: &str) -> Vec<Needle> {
     let mut needles = pin_needles(which, text);
     needles.extend(split(&format!("{which}K1"), &k1));
     needles.extend(split(&format!("{which}K3"), &k3));
+    needles
+}
+
+/// A recovery code as it is typed, as bytes, and what is derived from it.
+fn code_needles(facts: &Facts, code: &str) -> Vec<Needle> {
+    let bytes = code.replace('-', "").bytes().take(26).fold(0_u128, |bytes, letter| {
+        let value = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ".iter().position(|l| *l == letter).unwrap();
+        bytes << 5 | value as u128
+    });
+    let secrets = RecoverySecrets::derive(&RecoveryCode::parse(code).unwrap(), &facts.vault_id);
+    let mut needles = vec![Needle { name: "code as text".into(), bytes: code.into() }];
+    needles.extend(split("code", &bytes.to_be_bytes()));
+    needles.extend(split("code, number", &bytes.to_le_bytes()));
+    needles.extend(split("code's mask", secrets.mask.expose_secret()));
     needles
 }
 
@@ -402,15 +417,19 @@ struct Desk {
     proxy: Proxy,
     home: tempfile::TempDir,
     text: String,
+    code: Zeroizing<String>,
 }
 
 impl Desk {
     fn new(with_vault: bool) -> Self {
-        let (scene, text) = (Scene::empty(), random_pin());
+        let (scene, text, code) = (Scene::empty(), random_pin(), RecoveryCode::random(&mut rng()));
         if with_vault {
             let mut store = scene.tpm.key_store();
             vault_core::setup(scene.dir(), &mut store, &pin(&text), &mut rng()).unwrap();
             enroll(scene.dir(), &mut store, &text, "alice", "none");
+            let mut vault = Vault::open(scene.dir(), &mut store).unwrap();
+            let unlocked = vault.unlock(&pin(&text)).unwrap();
+            unlocked.renew_recovery_code(&code, 0, &mut rng()).unwrap();
         }
         let home = tempfile::tempdir().unwrap();
         for folder in ["tmp", "cwd"] {
@@ -419,13 +438,14 @@ impl Desk {
         fs::write(home.path().join("create"), creation_options(RP, "bob", "direct")).unwrap();
         fs::write(home.path().join("get"), request_options(RP)).unwrap();
         let proxy = Proxy::start(scene.tpm.port()).unwrap();
-        Self { scene, proxy, home, text }
+        Self { scene, proxy, home, text, code: code.to_text() }
     }
 
     fn needles(&self, new: &str, wrong: &str) -> Vec<Needle> {
         let facts = Facts::of(self.scene.dir(), &mut self.scene.tpm.key_store());
         let own = needles_of(&facts, &Wire::new(self.scene.tpm.port()), &self.text);
-        [own, other_needles(&facts, "new ", new), other_needles(&facts, "wrong ", wrong)].concat()
+        let code = code_needles(&facts, &self.code);
+        [own, other_needles(&facts, "new ", new), other_needles(&facts, "wrong ", wrong), code].concat()
     }
 
     /// `program` runs the command line, whose PINs come from standard input.
@@ -490,7 +510,7 @@ fn wait_for_exit(pid: u32) {
     panic!("it does not exit");
 }
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 12] = [
     "setup",
     "list",
     "status",
@@ -498,6 +518,8 @@ const COMMANDS: [&str; 10] = [
     "sign --origin https://example.org --options HOME/get",
     "rename 1 Work",
     "pin change",
+    "pin reset",
+    "recovery renew",
     "delete 1",
     "wrong",
     "wipe --yes",
@@ -512,6 +534,7 @@ fn the_command_line_leaves_no_secret_anywhere() {
         let mut needles = if line == "setup" { Vec::new() } else { desk.needles(&new, &wrong) };
         let typed = match line {
             "pin change" => format!("{}\n{new}\n", desk.text),
+            "pin reset" => format!("{}\n{new}\n", *desk.code),
             "wrong" => format!("{wrong}\n"),
             _ => format!("{}\n", desk.text),
         };

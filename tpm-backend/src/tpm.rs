@@ -12,9 +12,8 @@ use vault_core::{
         RecordAnchor, Signature, TpmStatus, UnlockedKeys,
     },
     pin::PinSecrets,
-    secret_from,
+    secret_from, wipe_stack,
 };
-use zeroize::Zeroize;
 
 use crate::{
     address::Address,
@@ -169,13 +168,6 @@ impl Drop for Tpm {
 
 fn copy(key: &ContainerKey) -> ContainerKey {
     secret_from(|out| out.copy_from_slice(key.expose_secret()))
-}
-
-/// Overwrites what returned calls left below on the stack: tss-esapi hands libtss2's structures around by value.
-#[inline(never)]
-#[expect(clippy::large_stack_arrays, reason = "it has to be as large as what it overwrites")]
-fn wipe_stack() {
-    [0xff_u8; 64 * 1024].zeroize();
 }
 
 fn flush(ctx: &mut tss_esapi::Context, handle: TpmHandle) -> tss_esapi::Result<()> {

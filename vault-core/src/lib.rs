@@ -21,10 +21,20 @@ pub use vault::{
     TriesLeft, UnlockError, Unlocked, Vault, VaultError, WantedAssertion, Wiped, clear_remains, setup, wipe,
 };
 
+use zeroize::Zeroize;
+
 /// 32 secret bytes: redacted in `Debug`, zeroized on drop, neither `Clone` nor `Serialize`.
 pub type Secret = secrecy::SecretBox<[u8; 32]>;
 
 /// Fills a new secret in place.
 pub fn secret_from(fill: impl FnOnce(&mut [u8; 32])) -> Secret {
     Secret::init_with_mut(fill)
+}
+
+/// Overwrites what returned calls left below on the stack. Crypto libraries hand outputs around by value, and a later move of
+/// an enum copies whatever its unused bytes hold.
+#[inline(never)]
+#[expect(clippy::large_stack_arrays, reason = "it has to be as large as what it overwrites")]
+pub fn wipe_stack() {
+    [0xff_u8; 64 * 1024].zeroize();
 }

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretBox};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::{Secret, secret_from};
+use crate::{Secret, secret_from, wipe_stack};
 
 /// Crockford's Base32: no letter in it is taken for a digit.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -115,7 +115,9 @@ impl RecoverySecrets {
         let hkdf = Hkdf::<Sha256>::new(Some(vault_id), code.0.expose_secret());
         let mut check = [0; 32];
         expand(&hkdf, "passhold v1 recovery check", &mut check);
-        Self { mask: secret_from(|out| expand(&hkdf, "passhold v1 recovery mask", out)), check }
+        let mask = secret_from(|out| expand(&hkdf, "passhold v1 recovery mask", out));
+        wipe_stack();
+        Self { mask, check }
     }
 }
 

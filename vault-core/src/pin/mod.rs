@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 use zeroize::Zeroizing;
 
-use crate::{Secret, secret_from};
+use crate::{Secret, secret_from, wipe_stack};
 
 /// The longest PIN, in bytes of UTF-8 (CTAP 2.2 §6.5.1).
 pub const MAX_BYTES: usize = 63;
@@ -117,6 +117,7 @@ impl PinSecrets {
             out[31] |= 1;
         });
         let mask = secret_from(|out| expand(&stretched, "passhold v1 PIN mask", out));
+        wipe_stack();
         Self { auth, mask }
     }
 }
