@@ -116,7 +116,7 @@ impl<'c> App<'c> {
 
     /// Opens the vault, waiting for another passhold to finish with it.
     pub(crate) fn open<'k>(&self, keys: &'k mut Keys) -> Result<Vault<'k>> {
-        Ok(Vault::open_container(self.container()?, &mut keys.tpm)?)
+        Ok(Vault::open_container(self.container()?, &mut keys.tpm)?.at(now()))
     }
 
     /// Opens the vault after somebody has typed; it must still be this one.
@@ -249,7 +249,8 @@ pub fn patiently<T, E>(mut attempt: impl FnMut() -> Result<T, E>, busy: impl Fn(
 }
 
 /// Seconds since 1970.
-pub(crate) fn now() -> u64 {
+#[must_use]
+pub fn now() -> u64 {
     u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default()
 }
 

@@ -133,6 +133,16 @@ pub enum Command {
     /// Let a vault's file that was restored from a backup in
     #[command(subcommand)]
     Restore(Restore),
+    /// Show what happened to the vault, oldest first
+    #[command(args_conflicts_with_subcommands = true)]
+    Log {
+        /// Only the last so many entries
+        #[arg(long, value_name = "COUNT")]
+        last: Option<usize>,
+        /// What else can be done with the log
+        #[command(subcommand)]
+        command: Option<Log>,
+    },
     /// Show the vault, its TPM and the PIN tries left; needs no PIN
     Status,
     /// Destroy the vault and every copy of it
@@ -169,6 +179,13 @@ pub enum Pin {
 pub enum Recovery {
     /// Replace the recovery code, or make the first one
     Renew,
+}
+
+/// What else can be done with the log.
+#[derive(Debug, Subcommand, Serialize, Deserialize)]
+pub enum Log {
+    /// Tell whether an entry was removed or changed, or the whole vault put back to an earlier day
+    Verify,
 }
 
 /// What can be done with an old copy of the vault's file.

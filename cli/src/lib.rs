@@ -11,7 +11,7 @@ pub mod frame;
 pub mod ipc;
 mod terminal;
 
-pub use app::{App, patiently};
+pub use app::{App, now, patiently};
 pub use args::{Args, Command, Global};
 pub use commands::run;
 pub use config::Config;

@@ -3,10 +3,10 @@ use std::{error::Error, time::Duration};
 use ciborium::Value;
 use rand_core::CryptoRng;
 use vault_core::{
-    OpenError, Vault, VaultError,
-    container::Settings,
+    OpenError, TriesLeft, Vault, VaultError,
+    container::{Account, Deed, Refusal, Settings, Subject},
     keystore::{KeyStoreError, TpmKind},
-    pin::{PinMaterial, PinPolicy},
+    pin::{Pin, PinMaterial, PinPolicy},
     webauthn::UserPresent,
 };
 
@@ -179,7 +179,7 @@ impl Authenticator {
             }
             0x0d => config::run(self, Map::decode(parameters)?, env).map(|()| None),
             // §6.9: authenticatorSelection.
-            0x0b => Ok(env.asking().confirm(&Ask::Select).map(|_| None)?),
+            0x0b => Ok(env.confirm(&Ask::Select).map(|_| None)?),
             _ => Err(Status::InvalidCommand.into()),
         }
     }
@@ -221,7 +221,7 @@ impl Authenticator {
 
 impl Env<'_> {
     /// Whom to ask. Nobody else waits for the vault while a person thinks.
-    pub(crate) fn asking(&mut self) -> &mut dyn Person {
+    fn asking(&mut self) -> &mut dyn Person {
         if !self.person.answers_at_once() {
             self.vaults.release();
         }
@@ -235,7 +235,52 @@ impl Env<'_> {
 
     /// Asks for presence within a ceremony, where nobody answering is a refusal (§6.1.2 steps 1 and 14, §6.2.2 steps 1 and 9).
     pub(crate) fn presence(&mut self, ask: &Ask<'_>) -> Result<UserPresent> {
-        refused(self.asking().confirm(ask))
+        refused(self.confirm(ask))
+    }
+
+    /// Asks for consent.
+    pub(crate) fn confirm(&mut self, ask: &Ask<'_>) -> Result<UserPresent, Declined> {
+        let answer = self.asking().confirm(ask);
+        answer.inspect_err(|declined| self.log(ask, *declined))
+    }
+
+    /// Asks for the PIN.
+    pub(crate) fn pin(
+        &mut self,
+        ask: &Ask<'_>,
+        tries: Option<TriesLeft>,
+    ) -> Result<(Pin, UserPresent), Declined> {
+        let answer = self.asking().pin(ask, tries);
+        answer.inspect_err(|declined| self.log(ask, *declined))
+    }
+
+    /// Asks which passkey to sign in with.
+    pub(crate) fn choose(&mut self, accounts: &[&Account]) -> Result<(usize, UserPresent), Declined> {
+        let answer = self.asking().choose(accounts);
+        if let (Err(declined), Some(account)) = (&answer, accounts.first()) {
+            self.log(&Ask::SignIn { account }, *declined);
+        }
+        answer
+    }
+
+    /// Writes into the vault's log that there was no consent, if there is a vault and nobody else uses it right now.
+    fn log(&mut self, ask: &Ask<'_>, declined: Declined) {
+        let site = |rp_id, user| Subject::new(None, rp_id, user);
+        let (deed, subject) = match ask {
+            Ask::Create { rp_id, user } => (Deed::Enrol, Some(site(rp_id, user.name.as_str()))),
+            Ask::SignIn { account } => (Deed::Sign, Some(site(&account.rp_id, &account.user_name))),
+            Ask::Unlock { rp_id, .. } => (Deed::Unlock, rp_id.map(|rp_id| site(rp_id, ""))),
+            Ask::Reset { .. } => (Deed::Wipe, None),
+            Ask::Select => return,
+        };
+        let refusal = match declined {
+            Declined::No => Refusal::Declined,
+            Declined::TimedOut => Refusal::TimedOut,
+            Declined::Cancelled => Refusal::Cancelled,
+        };
+        if let Ok(mut vault) = self.vaults.open_at_once() {
+            vault.note_refusal(deed, refusal, subject).ok();
+        }
     }
 }
 

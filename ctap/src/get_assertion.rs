@@ -199,7 +199,7 @@ fn choose(
         return Ok((Selected::ByNobody, None));
     }
     let accounts: Vec<&Account> = found.iter().map(|(_, account)| account).collect();
-    let (chosen, present) = refused(env.asking().choose(&accounts))?;
+    let (chosen, present) = refused(env.choose(&accounts))?;
     if chosen >= found.len() {
         return Err(Status::OperationDenied.into());
     }

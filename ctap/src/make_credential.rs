@@ -1,7 +1,7 @@
 use ciborium::Value;
 use vault_core::{
     NewCredential,
-    container::Takes,
+    container::{Deed, Refusal, Subject, Takes},
     webauthn::{Attestation, ClientDataHash, Protection, RpId, User},
 };
 
@@ -99,6 +99,8 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
     let excluded =
         known.iter().any(|(_, a)| request.exclude.iter().any(|id| id == a.credential_id.as_bytes()));
     if excluded {
+        let subject = Subject::new(None, &request.rp_id, &request.user.name);
+        env.vaults.open()?.note_refusal(Deed::Enrol, Refusal::Excluded, Some(subject)).ok();
         // Whether or not the person is there.
         present.map_or_else(|| env.presence(&Ask::Select).map(drop), |_| Ok(())).ok();
         return Err(Status::CredentialExcluded.into());

@@ -4,12 +4,12 @@ use crate::{Ask, Authenticator, Env, failure::Result, pin_protocol::KeyAgreement
 /// of ten seconds after the start.
 pub(crate) fn run(authenticator: &mut Authenticator, env: &mut Env<'_>) -> Result<()> {
     if !env.vaults.exist() {
-        env.asking().confirm(&Ask::Reset { passkeys: Some(0) })?;
+        env.confirm(&Ask::Reset { passkeys: Some(0) })?;
         return Ok(());
     }
     // A vault that cannot be opened can still be destroyed.
     let passkeys = env.vaults.open().ok().and_then(|vault| vault.accounts().ok()).map(|all| all.len());
-    env.asking().confirm(&Ask::Reset { passkeys })?;
+    env.confirm(&Ask::Reset { passkeys })?;
     env.vaults.wipe()?;
     authenticator.lock();
     authenticator.agreement = KeyAgreement::generate(env.rng);

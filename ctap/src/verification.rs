@@ -71,7 +71,7 @@ pub(crate) fn by_prompt(
         if tries.is_some_and(|tries| tries.count() == 0) {
             return Err(UvError::Blocked);
         }
-        let (pin, present) = env.asking().pin(ask, tries).map_err(UvError::Declined)?;
+        let (pin, present) = env.pin(ask, tries).map_err(UvError::Declined)?;
         let mut vault = env.vaults.open()?;
         let unlock = vault.secrets(&pin.material());
         match vault.unlock_with(&unlock) {

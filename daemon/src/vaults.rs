@@ -68,7 +68,7 @@ impl DirVault {
 
     fn opened(&mut self, container: Container) -> Result<Vault<'_>, OpenError> {
         self.lock = Some(container.lock());
-        Vault::open_container(container, &mut self.tpm)
+        Ok(Vault::open_container(container, &mut self.tpm)?.at(passhold::now()))
     }
 }
 
@@ -98,7 +98,10 @@ impl Vaults for DirVault {
     fn set_up(&mut self, pin: &PinMaterial) -> Result<(), VaultError> {
         self.release();
         let (dir, tpm) = (&self.dir, &mut self.tpm);
-        patiently(|| vault_core::setup(dir, tpm, pin, &mut UnwrapErr(SysRng)), VaultError::is_busy)
+        patiently(
+            || vault_core::setup(dir, tpm, pin, passhold::now(), &mut UnwrapErr(SysRng)),
+            VaultError::is_busy,
+        )
     }
 
     fn wipe(&mut self) -> Result<(), VaultError> {

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     let tpm = TestTpm::start().unwrap();
     // In memory: how long a disk takes to write is not ours.
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-    vault_core::setup(folder.path(), &mut tpm.key_store(), &pin(PIN), &mut rng()).unwrap();
+    vault_core::setup(folder.path(), &mut tpm.key_store(), &pin(PIN), 0, &mut rng()).unwrap();
     let device = Device::start(folder.path(), &tpm.tcti(), PIN);
     let site = Site::connect(&device);
     let passkey = site.make(None, "alice").unwrap();

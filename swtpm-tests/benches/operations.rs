@@ -89,7 +89,7 @@ impl Bench {
                 let proxy = Proxy::start(scene.tpm.port()).unwrap();
                 Cost::of(&proxy, || {
                     let mut tpm = key_store(&proxy.tcti());
-                    vault_core::setup(scene.dir(), &mut tpm, &pin(PIN), &mut rng()).unwrap();
+                    vault_core::setup(scene.dir(), &mut tpm, &pin(PIN), 0, &mut rng()).unwrap();
                 })
             })
             .collect();
@@ -111,7 +111,7 @@ impl Bench {
         let scenes = sizes.map(|size| {
             // In memory: 100,000 durable writes would take as many disk flushes.
             let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-            vault_core::setup(folder.path(), &mut self.tpm(), &pin(PIN), &mut rng()).unwrap();
+            vault_core::setup(folder.path(), &mut self.tpm(), &pin(PIN), 0, &mut rng()).unwrap();
             enroll(&mut Vault::open(folder.path(), &mut self.tpm()).unwrap(), "none");
             self.fill(folder.path(), size);
             folder

@@ -30,7 +30,7 @@ impl Scene {
     #[expect(clippy::expect_used, reason = "a test without a scene cannot go on")]
     pub fn with_vault() -> Self {
         let scene = Self::empty();
-        vault_core::setup(scene.dir(), &mut scene.tpm.key_store(), &pin(PIN), &mut rng()).expect("set-up");
+        vault_core::setup(scene.dir(), &mut scene.tpm.key_store(), &pin(PIN), 0, &mut rng()).expect("set-up");
         scene
     }
 

@@ -68,7 +68,8 @@ fn every_operation_stays_within_its_budget() {
     let scene = Scene::empty();
     let proxy = Proxy::start(scene.tpm.port()).unwrap();
     let here = Counted { scene, proxy };
-    vault_core::setup(here.scene.dir(), &mut key_store(&here.proxy.tcti()), &pin(PIN), &mut rng()).unwrap();
+    vault_core::setup(here.scene.dir(), &mut key_store(&here.proxy.tcti()), &pin(PIN), 0, &mut rng())
+        .unwrap();
     let setup = here.names();
     let enrol = here.commands(|vault| enroll(vault, "none"));
     let packed = here.commands(|vault| enroll(vault, "direct"));

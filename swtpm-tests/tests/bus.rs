@@ -108,7 +108,7 @@ fn whole_life() -> Life {
     let scene = Scene::empty();
     let proxy = Proxy::start(scene.tpm.port()).unwrap();
     let (tcti, dir) = (proxy.tcti(), scene.dir());
-    vault_core::setup(dir, &mut key_store(&tcti), &pin(PIN), &mut rng()).unwrap();
+    vault_core::setup(dir, &mut key_store(&tcti), &pin(PIN), 0, &mut rng()).unwrap();
     // Past the proxy: what the attacker has to know to tell a secret when he sees it.
     let facts = Facts::of(dir, &mut scene.tpm.key_store());
     let direct = Wire::new(scene.tpm.port());

@@ -122,7 +122,8 @@ fn a_mark_that_nothing_vouches_for_destroys_nothing() {
             desk.sql("DELETE FROM passkey WHERE ?1 = x''", b"");
             desk.mark(state);
             let opened = desk.open_error();
-            let made = setup(desk.scene.dir(), &mut desk.scene.tpm.key_store(), &pin("161803x"), &mut rng());
+            let made =
+                setup(desk.scene.dir(), &mut desk.scene.tpm.key_store(), &pin("161803x"), 0, &mut rng());
             println!(
                 "edited file: {state}, {edit}: {opened}; set-up: {:?}",
                 made.as_ref().map_err(|e| kind_of(e))
@@ -156,7 +157,7 @@ fn a_wipe_that_is_pending_stays_so_in_another_tpm() {
     let other = TestTpm::start().unwrap();
     let opened = try_open(desk.scene.dir(), &mut other.key_store()).map(drop).unwrap_err();
     assert_eq!(kind_of(&opened), "KeysGone(OtherTpm");
-    assert!(setup(desk.scene.dir(), &mut other.key_store(), &pin(PIN), &mut rng()).is_err());
+    assert!(setup(desk.scene.dir(), &mut other.key_store(), &pin(PIN), 0, &mut rng()).is_err());
     assert!(desk.file().exists());
     assert_eq!(desk.open_error(), "Wiped(SecretAndFile");
     assert_eq!(desk.indices(), [false; 3]);
@@ -168,7 +169,7 @@ fn a_wipe_with_anothers_anchor_does_not_claim_that_the_vaults_own_copies_are_dea
     let desk = Desk::new();
     let decoy = tempfile::tempdir().unwrap();
     let mut keys = desk.scene.tpm.key_store();
-    setup(decoy.path(), &mut keys, &pin("161803x"), &mut rng()).unwrap();
+    setup(decoy.path(), &mut keys, &pin("161803x"), 0, &mut rng()).unwrap();
     let anchor = Facts::of(decoy.path(), &mut keys).anchor.0;
     let checksum = Sha256::digest(&anchor);
     desk.sql("UPDATE header SET anchor = ?1", &[anchor.as_slice(), &checksum].concat());

@@ -193,7 +193,7 @@ fn v_srk_and_account_key_are_the_tables_as_create_and_read_public_return_them() 
     let scene = Scene::empty();
     let proxy = Proxy::start(scene.tpm.port()).unwrap();
     let mut keys = key_store(&proxy.tcti());
-    vault_core::setup(scene.dir(), &mut keys, &pin(PIN), &mut rng()).unwrap();
+    vault_core::setup(scene.dir(), &mut keys, &pin(PIN), 0, &mut rng()).unwrap();
     enroll(scene.dir(), &mut keys, PIN, "alice", "none");
     enroll(scene.dir(), &mut keys, PIN, "bob", "direct");
     let record = proxy.record();
@@ -506,7 +506,7 @@ fn an_rsa_srk_that_is_there_is_used_as_found() {
     let before = wire.read_public(SRK).unwrap();
     assert_eq!(before.0[..2], [0, 1], "RSA");
     let mut keys = scene.tpm.key_store();
-    vault_core::setup(scene.dir(), &mut keys, &pin(PIN), &mut rng()).unwrap();
+    vault_core::setup(scene.dir(), &mut keys, &pin(PIN), 0, &mut rng()).unwrap();
     enroll(scene.dir(), &mut keys, PIN, "alice", "direct");
     sign(scene.dir(), &mut keys, PIN);
     assert_eq!(wire.read_public(SRK).unwrap(), before);
@@ -535,7 +535,7 @@ fn an_srk_place_taken_by_another_key_is_an_error_that_says_so() {
         tool("tpm2_evictcontrol", &["-C", "o", "-c", context, "0x81000001"]);
         tool("tpm2_flushcontext", &["-t"]);
         let mut keys = scene.tpm.key_store();
-        let error = vault_core::setup(scene.dir(), &mut keys, &pin(PIN), &mut rng()).unwrap_err();
+        let error = vault_core::setup(scene.dir(), &mut keys, &pin(PIN), 0, &mut rng()).unwrap_err();
         assert!(kind_of(&error).starts_with("ForeignSrk"), "{error:?}");
         assert_eq!(keys.status(None).unwrap().lockout.counter, 0);
         assert_eq!(Wire::new(scene.tpm.port()).loaded(), [] as [u32; 0]);

@@ -541,7 +541,7 @@ fn every_pin_that_is_set_unlocks() {
         let scene = Scene::empty();
         let mut keys = scene.tpm.key_store();
         let text = format!("set-up {n}");
-        vault_core::setup(scene.dir(), &mut keys, &pin(&text), &mut rng()).unwrap();
+        vault_core::setup(scene.dir(), &mut keys, &pin(&text), 0, &mut rng()).unwrap();
         enroll(scene.dir(), &mut keys, &text, "alice", "none");
         sign(scene.dir(), &mut keys, &text);
     }
@@ -568,7 +568,7 @@ fn a_pin_of_63_bytes_and_both_normal_forms_are_one_pin_each() {
     // And set up with the other form.
     let scene = Scene::empty();
     let mut keys = scene.tpm.key_store();
-    vault_core::setup(scene.dir(), &mut keys, &pin("Ame\u{301}lie-5"), &mut rng()).unwrap();
+    vault_core::setup(scene.dir(), &mut keys, &pin("Ame\u{301}lie-5"), 0, &mut rng()).unwrap();
     enroll(scene.dir(), &mut keys, "Am\u{e9}lie-5", "alice", "none");
     sign(scene.dir(), &mut keys, "Am\u{e9}lie-5");
     assert_eq!(Wire::new(scene.tpm.port()).loaded(), [] as [u32; 0]);

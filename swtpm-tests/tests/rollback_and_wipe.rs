@@ -303,7 +303,7 @@ fn a_wipe_cut_short_at_any_command_completes_at_the_next_start() {
         for (what, fault) in losses(at) {
             let case = format!("{} ({at}) {what}", command_name(commands[at]));
             let mut tpm = scene.tpm.key_store();
-            setup(dir, &mut tpm, &pin(PIN), &mut rng()).unwrap_or_else(|e| panic!("{case}: {e:?}"));
+            setup(dir, &mut tpm, &pin(PIN), 0, &mut rng()).unwrap_or_else(|e| panic!("{case}: {e:?}"));
             enroll(dir, &mut tpm, "alice").unwrap();
             let copy = copy(dir);
             let (wiped, mut tpm) = under(&mut scene, &proxy, (what, fault), |dir, tpm| wipe(dir, tpm));
@@ -354,7 +354,7 @@ fn a_copy_kept_from_before_a_wipe_signs_nothing_while_the_wipe_is_half_done() {
     let proxy = Proxy::start(scene.tpm.port()).unwrap();
     let dir = &scene.dir().to_owned();
     let mut tpm = scene.tpm.key_store();
-    setup(dir, &mut tpm, &pin(PIN), &mut rng()).unwrap();
+    setup(dir, &mut tpm, &pin(PIN), 0, &mut rng()).unwrap();
     enroll(dir, &mut tpm, "alice").unwrap();
     drop(tpm);
     let (copy, before) = (copy(dir), indices(&scene).len());
@@ -386,7 +386,7 @@ fn a_set_up_cut_short_at_any_command_leaves_nothing() {
     let commands = {
         let scene = Scene::empty();
         let proxy = Proxy::start(scene.tpm.port()).unwrap();
-        setup(scene.dir(), &mut key_store(&proxy.tcti()), &pin(PIN), &mut rng()).unwrap();
+        setup(scene.dir(), &mut key_store(&proxy.tcti()), &pin(PIN), 0, &mut rng()).unwrap();
         proxy.codes()
     };
     let mut scene = Scene::empty();
@@ -394,15 +394,16 @@ fn a_set_up_cut_short_at_any_command_leaves_nothing() {
     // A vault of someone else, which must stay as it is.
     let other = tempfile::tempdir().unwrap();
     let mut tpm = scene.tpm.key_store();
-    setup(other.path(), &mut tpm, &pin(PIN), &mut rng()).unwrap();
+    setup(other.path(), &mut tpm, &pin(PIN), 0, &mut rng()).unwrap();
     enroll(other.path(), &mut tpm, "bob").unwrap();
     let (dir, before) = (&scene.dir().to_owned(), indices(&scene));
     let (mut cases, mut finished, mut left_loaded) = (0, 0, 0);
     for at in (0..commands.len()).step_by(scale(3, 1)) {
         for (what, fault) in losses(at) {
             let case = format!("{} ({at}) {what}", command_name(commands[at]));
-            let (made, mut tpm) =
-                under(&mut scene, &proxy, (what, fault), |dir, tpm| setup(dir, tpm, &pin(PIN), &mut rng()));
+            let (made, mut tpm) = under(&mut scene, &proxy, (what, fault), |dir, tpm| {
+                setup(dir, tpm, &pin(PIN), 0, &mut rng())
+            });
             if made.is_ok() {
                 // A fault that cost nothing, or that came after the last command.
                 finished += 1;
@@ -413,7 +414,7 @@ fn a_set_up_cut_short_at_any_command_leaves_nothing() {
                     Err(OpenError::Unfinished | OpenError::Container(ContainerError::NotFound { .. }))
                 );
                 assert!(nothing, "{case}: {opened:?}");
-                setup(dir, &mut tpm, &pin(PIN), &mut rng()).unwrap_or_else(|e| panic!("{case}: {e:?}"));
+                setup(dir, &mut tpm, &pin(PIN), 0, &mut rng()).unwrap_or_else(|e| panic!("{case}: {e:?}"));
             }
             tpm = key_store(&proxy.tcti());
             let now = indices(&scene);
@@ -444,7 +445,7 @@ fn set_up_over_a_vault_is_refused_and_loses_nothing() {
     let id = enroll(dir, &mut tpm, "alice").unwrap();
     let (file, nv) = (copy(dir), indices(&scene));
     proxy.clear_record();
-    let error = setup(dir, &mut tpm, &pin("another"), &mut rng()).unwrap_err();
+    let error = setup(dir, &mut tpm, &pin("another"), 0, &mut rng()).unwrap_err();
     assert!(
         matches!(&error, VaultError::Container(ContainerError::Exists { dir: there }) if there == dir),
         "{error:?}"

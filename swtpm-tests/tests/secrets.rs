@@ -209,7 +209,7 @@ fn run(operation: &str, dir: &Path, tpm: &mut tpm_backend::Tpm, input: &mut Inpu
     match operation {
         "setup" => {
             let material = input.material();
-            vault_core::setup(dir, tpm, &material, &mut rng()).unwrap();
+            vault_core::setup(dir, tpm, &material, 0, &mut rng()).unwrap();
             drop(material);
             return input.moment("held");
         }
@@ -337,7 +337,7 @@ fn no_secret_is_in_memory_after_an_operation() {
         let (text, new, marker) = (random_pin(), random_pin(), random_pin() + "...");
         let mut store = scene.tpm.key_store();
         if operation != "setup" {
-            vault_core::setup(scene.dir(), &mut store, &pin(&text), &mut rng()).unwrap();
+            vault_core::setup(scene.dir(), &mut store, &pin(&text), 0, &mut rng()).unwrap();
             enroll(scene.dir(), &mut store, &text, "alice", "none");
         }
         drop(store);
@@ -425,7 +425,7 @@ impl Desk {
         let (scene, text, code) = (Scene::empty(), random_pin(), RecoveryCode::random(&mut rng()));
         if with_vault {
             let mut store = scene.tpm.key_store();
-            vault_core::setup(scene.dir(), &mut store, &pin(&text), &mut rng()).unwrap();
+            vault_core::setup(scene.dir(), &mut store, &pin(&text), 0, &mut rng()).unwrap();
             enroll(scene.dir(), &mut store, &text, "alice", "none");
             let mut vault = Vault::open(scene.dir(), &mut store).unwrap();
             let unlocked = vault.unlock(&pin(&text)).unwrap();

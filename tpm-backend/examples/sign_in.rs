@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut rng = getrandom::rand_core::UnwrapErr(getrandom::SysRng);
     let pin = PinPolicy::default().accept("271828")?.material();
 
-    vault_core::setup(folder.path(), &mut tpm, &pin, &mut rng)?;
+    vault_core::setup(folder.path(), &mut tpm, &pin, 0, &mut rng)?;
     let mut vault = Vault::open(folder.path(), &mut tpm)?;
 
     let options = r#"{"rp": {"name": "Example"}, "challenge": "MTIzNDU2Nzg5MDEyMzQ1Ng", "pubKeyCredParams": [],

@@ -47,7 +47,7 @@ fn main() {
 
 fn fill(folder: &Path, size: usize) {
     let container = Vacancy::reserve(folder).unwrap().create([7; 16], &Anchor(vec![0; 400]), &key()).unwrap();
-    container.activate(TpmKind::Software, &key()).unwrap();
+    container.activate(TpmKind::Software, &key(), 0).unwrap();
     let mut store = container.unseal(&key()).unwrap();
     let mut rng = UnwrapErr(SysRng);
     for n in 0..size {

@@ -4,7 +4,7 @@ use serde_json::json;
 use vault_core::{Vault, container::Arrival};
 
 use crate::{
-    app::App,
+    app::{App, now},
     failure::{Exit, Failure, Result, unlock_failure},
 };
 
@@ -24,7 +24,7 @@ pub(crate) fn run(app: &mut App<'_>, from: Option<&Path>) -> Result<()> {
         arrival.append(&part)?;
     }
     // A copy of somebody else's file is not enough to have his vault: he who brings it knows its PIN.
-    let mut vault = Vault::open_container(arrival.open()?, &mut keys.tpm)?;
+    let mut vault = Vault::open_container(arrival.open()?, &mut keys.tpm)?.at(now());
     app.note("give the vault to passholdd");
     let pin = app.pin("PIN: ")?;
     if let Err(refused) = vault.unlock(&pin.material()).map(drop) {

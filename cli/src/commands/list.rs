@@ -115,7 +115,7 @@ fn bin_table(accounts: &Accounts, now: u64) -> String {
     table.trim_fmt()
 }
 
-fn empty_table(header: &[&str]) -> Table {
+pub(super) fn empty_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header.to_vec());

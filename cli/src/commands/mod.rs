@@ -5,6 +5,7 @@ mod delete;
 mod empty_bin;
 mod enroll;
 mod list;
+mod log;
 mod pin_change;
 mod pin_reset;
 mod recovery_renew;
@@ -19,7 +20,7 @@ mod wipe;
 
 use crate::{
     app::App,
-    args::{Command, Pin, Recovery, Restore, Vault},
+    args::{Command, Log, Pin, Recovery, Restore, Vault},
     failure::Result,
 };
 
@@ -43,6 +44,8 @@ pub fn run(app: &mut App<'_>, command: Command) -> Result<()> {
         Command::Recovery(Recovery::Renew) => recovery_renew::run(app),
         Command::Vault(Vault::Adopt { dir }) => adopt::run(app, dir.as_deref()),
         Command::Restore(Restore::Accept) => restore_accept::run(app),
+        Command::Log { command: None, last } => log::run(app, last),
+        Command::Log { command: Some(Log::Verify), .. } => log::verify(app),
         Command::Status => status::run(app),
         Command::Wipe { yes } => wipe::run(app, yes),
     }

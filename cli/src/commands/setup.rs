@@ -25,7 +25,7 @@ pub(crate) fn run(app: &mut App<'_>, with_recovery_code: bool) -> Result<()> {
     let pin = choose_pin(app, policy, "Choose a PIN: ")?;
     let material = pin.material();
     patiently(
-        || vault_core::setup(&app.dir, &mut keys.tpm, &material, &mut rng()),
+        || vault_core::setup(&app.dir, &mut keys.tpm, &material, now(), &mut rng()),
         vault_core::VaultError::is_busy,
     )?;
     app.note("the TPM allows 8 wrong PINs in a row, then none; keep the PIN safe");

@@ -166,7 +166,7 @@ impl Bench {
         assert!(tool.args(limits).env("TPM2TOOLS_TCTI", tpm.tcti()).output().unwrap().status.success());
         if operation != Operation::Setup {
             let (dir, mut keys) = (bench.path("vault.0"), key_store(&tpm.tcti()));
-            vault_core::setup(&dir, &mut keys, &pin(PIN), &mut rng()).unwrap();
+            vault_core::setup(&dir, &mut keys, &pin(PIN), 0, &mut rng()).unwrap();
             for user in ["alice", "bob"] {
                 let request = create_request(user);
                 let mut vault = Vault::open(&dir, &mut keys).unwrap();
@@ -335,7 +335,7 @@ impl Bench {
         });
         if state.is_none() {
             // Whatever was left, there is room for a vault now.
-            vault_core::setup(&dir, &mut keys, &pin(NEW_PIN), &mut rng())
+            vault_core::setup(&dir, &mut keys, &pin(NEW_PIN), 0, &mut rng())
                 .unwrap_or_else(|e| panic!("{}: set-up afterwards: {e:?}", self.point));
             drop(Vault::open(&dir, &mut keys).unwrap().unlock(&pin(NEW_PIN)).unwrap());
         }

@@ -67,7 +67,7 @@ impl Vaults for Folder {
     }
 
     fn set_up(&mut self, pin: &PinMaterial) -> Result<(), VaultError> {
-        vault_core::setup(&self.dir, &mut self.tpm, pin, &mut rng())
+        vault_core::setup(&self.dir, &mut self.tpm, pin, 0, &mut rng())
     }
 
     fn wipe(&mut self) -> Result<(), VaultError> {

@@ -182,7 +182,7 @@ impl Lab {
             return;
         }
         if !self.has_vault() {
-            vault_core::setup(self.dir(), keys, &pin(self.pins[0]), &mut rng()).unwrap();
+            vault_core::setup(self.dir(), keys, &pin(self.pins[0]), 0, &mut rng()).unwrap();
             self.passkeys.clear();
         }
         let wanted = if operation == Operation::Delete { 2 } else { 1 };
@@ -222,7 +222,7 @@ impl Lab {
     pub(crate) fn perform(&mut self, operation: Operation, keys: &mut Tpm) -> Result<Done> {
         Ok(match operation {
             Operation::Setup => {
-                vault_core::setup(self.dir(), keys, &pin(self.pins[0]), &mut rng())?;
+                vault_core::setup(self.dir(), keys, &pin(self.pins[0]), 0, &mut rng())?;
                 Done::Silently
             }
             Operation::Open | Operation::Heal => Done::Listed(self.list(keys)?),

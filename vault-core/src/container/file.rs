@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use super::{
     ContainerError, Damage,
     header::{Header, State},
+    log::{self, Deed, Entry},
     seal::Sealer,
     store::Store,
     tree,
@@ -26,16 +27,17 @@ const DRAFT_FILE: &str = "vault.db.draft";
 
 /// "Pass" in `SQLite`'s `application_id`.
 const APPLICATION_ID: i64 = 0x5061_7373;
-/// The first one had no recovery code and no last use.
+/// The first one had no recovery code, no last use and no log.
 const FORMAT: i64 = 2;
 
 /// Rows of `used` say when a passkey was last used: sealed, and hints for a list. Rows of `tries` are Passhold's own count of wrong PINs: a hint for the prompt, not authenticated,
 /// because the TPM decides.
 const SCHEMA: &str = "
-CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 0), vault_id BLOB NOT NULL, state TEXT NOT NULL, anchor BLOB NOT NULL, kind TEXT NOT NULL, generation INTEGER NOT NULL, root BLOB NOT NULL, mac BLOB NOT NULL, settings BLOB NOT NULL) STRICT;
+CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 0), vault_id BLOB NOT NULL, state TEXT NOT NULL, anchor BLOB NOT NULL, kind TEXT NOT NULL, generation INTEGER NOT NULL, root BLOB NOT NULL, mac BLOB NOT NULL, settings BLOB NOT NULL, log BLOB NOT NULL) STRICT;
 CREATE TABLE passkey (id INTEGER PRIMARY KEY AUTOINCREMENT, bucket INTEGER NOT NULL, rp_tag BLOB NOT NULL, sealed BLOB NOT NULL) STRICT;
 CREATE INDEX passkey_by_bucket ON passkey (bucket);
 CREATE TABLE used (id INTEGER PRIMARY KEY, sealed BLOB NOT NULL) STRICT;
+CREATE TABLE log (n INTEGER PRIMARY KEY, sealed BLOB NOT NULL) STRICT;
 CREATE TABLE tree (node INTEGER PRIMARY KEY, children BLOB NOT NULL) STRICT;
 CREATE TABLE tries (id INTEGER PRIMARY KEY CHECK (id = 0), wrong INTEGER NOT NULL) STRICT;";
 
@@ -97,7 +99,9 @@ impl Vacancy {
             generation: 0,
             root: tree::EMPTY,
             settings: Vec::new(),
+            log: log::Head::default(),
         };
+        log::make_room(&tx, 0)?;
         header.store(&tx, header.mac(&Sealer::new(key)))?;
         tx.commit()?;
         // Closing would do so too, and say nothing if it fails: the renamed file would hold nothing.
@@ -229,11 +233,15 @@ impl Container {
         Ok(!self.db.query_row("SELECT EXISTS (SELECT 1 FROM passkey)", [], |row| row.get(0))?)
     }
 
-    /// Marks set-up as finished.
-    pub fn activate(&self, kind: TpmKind, key: &ContainerKey) -> Result<(), ContainerError> {
-        let (mut header, _) = Header::load(&self.db)?;
+    /// Marks set-up as finished; `now` is in seconds since 1970.
+    pub fn activate(&self, kind: TpmKind, key: &ContainerKey, now: u64) -> Result<(), ContainerError> {
+        let (sealer, (mut header, _)) = (Sealer::new(key), Header::load(&self.db)?);
         (header.state, header.kind) = (State::Active, kind);
-        header.store(&self.db, header.mac(&Sealer::new(key)))
+        let tx = self.db.unchecked_transaction()?;
+        let made = Entry { at: now, deed: Deed::SetUp, refusal: None, subject: None };
+        header.log.append(&tx, &sealer, &header.vault_id, &made)?;
+        header.store(&tx, header.mac(&sealer))?;
+        Ok(tx.commit()?)
     }
 
     /// Authenticates the header and opens the rows for use.

@@ -2,7 +2,7 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{ContainerError, Damage, seal::Sealer, tree::Digest};
+use super::{ContainerError, Damage, log::Head, seal::Sealer, tree::Digest};
 use crate::keystore::{Anchor, TpmKind};
 
 /// An anchor has about 600 bytes, settings with everything at its longest about 10,000.
@@ -32,6 +32,8 @@ pub(super) struct Header {
     pub(super) root: Digest,
     /// Sealed; empty where they are the default.
     pub(super) settings: Vec<u8>,
+    /// Where the log ends.
+    pub(super) log: Head,
 }
 
 impl Header {
@@ -44,15 +46,16 @@ impl Header {
         if fits == Some(false) {
             return Err(Damage::Header.into());
         }
-        let columns = "SELECT vault_id, state, anchor, kind, generation, root, mac, settings FROM header";
+        let columns =
+            "SELECT vault_id, state, anchor, kind, generation, root, mac, settings, log FROM header";
         let row = db
             .query_row(columns, [], |row| {
                 let texts: (String, String) = (row.get(1)?, row.get(3)?);
                 let fields = (row.get(0)?, row.get::<_, Vec<u8>>(2)?, row.get(4)?, row.get(5)?, row.get(6)?);
-                Ok((texts, fields, row.get(7)?))
+                Ok((texts, fields, row.get(7)?, row.get(8)?))
             })
             .optional()?;
-        let ((state, kind), (vault_id, anchor, generation, root, mac), settings) =
+        let ((state, kind), (vault_id, anchor, generation, root, mac), settings, log) =
             row.ok_or(Damage::Header)?;
         let header = Self {
             vault_id,
@@ -62,14 +65,15 @@ impl Header {
             generation,
             root,
             settings,
+            log: Head::from_bytes(&log).ok_or(Damage::Header)?,
         };
         Ok((header, mac))
     }
 
     pub(super) fn store(&self, db: &Connection, mac: [u8; 32]) -> Result<(), ContainerError> {
         db.execute(
-            "INSERT OR REPLACE INTO header (id, vault_id, state, anchor, kind, generation, root, mac, settings)
-             VALUES (0, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT OR REPLACE INTO header (id, vault_id, state, anchor, kind, generation, root, mac, settings, log)
+             VALUES (0, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             (
                 self.vault_id,
                 self.state.as_text(),
@@ -79,8 +83,15 @@ impl Header {
                 self.root,
                 mac,
                 &self.settings,
+                self.log.to_bytes(),
             ),
         )?;
+        Ok(())
+    }
+
+    /// Writes where the log ends, and nothing else: the row stays as long as it was, and no page moves.
+    pub(super) fn store_log(&self, db: &Connection, mac: [u8; 32]) -> Result<(), ContainerError> {
+        db.execute("UPDATE header SET mac = ?1, log = ?2", (mac, self.log.to_bytes()))?;
         Ok(())
     }
 
@@ -94,6 +105,7 @@ impl Header {
         message.extend(self.generation.to_be_bytes());
         message.extend(self.root);
         message.extend(Sha256::digest(&self.settings));
+        message.extend(self.log.to_bytes());
         message.extend(&self.anchor.0);
         sealer.header_mac(&message)
     }

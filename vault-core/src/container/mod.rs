@@ -8,6 +8,7 @@
 mod account;
 mod file;
 mod header;
+mod log;
 mod seal;
 mod settings;
 mod store;
@@ -16,6 +17,7 @@ mod tree;
 pub use account::{Account, AccountId, Extras, LargeBlobKey, LastUse, Takes};
 pub use file::{Arrival, Container, LOCK_FILE, Lock, VAULT_FILE, Vacancy};
 pub use header::State;
+pub use log::{Deed, Entry, LOG_KEEPS, Log, Refusal, Subject};
 pub use settings::{CodeMark, PersistentToken, PinHistory, Settings};
 pub use store::{BIN_KEEPS, Store};
 

@@ -6,7 +6,8 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::{
-    Account, AccountId, Container, ContainerError, Damage, LastUse, Settings, State,
+    Account, AccountId, Container, ContainerError, Damage, Deed, Entry, LastUse, Log, Refusal, Settings,
+    State, Subject,
     file::checkpoint,
     header::Header,
     seal::{RpTag, Sealer},
@@ -27,6 +28,10 @@ pub struct Store {
     sealer: Sealer,
     /// Passhold's count of wrong PINs, where it could not be written.
     tries: Option<u32>,
+    /// What the clock said when it was opened, in seconds since 1970.
+    now: u64,
+    /// What the next transaction writes into the log.
+    pending: Vec<Entry>,
     /// Whether [`check_pages`] has passed; nobody else writes while the container is locked.
     pages_checked: bool,
 }
@@ -38,6 +43,15 @@ struct Row {
     sealed: Vec<u8>,
 }
 
+/// What one transaction changes.
+struct Edit<'t> {
+    db: &'t Connection,
+    sealer: &'t Sealer,
+    header: Header,
+    log: Vec<Entry>,
+    now: u64,
+}
+
 /// Whether a change is one of membership, which the TPM's generation guards.
 #[derive(Clone, Copy)]
 enum Change {
@@ -47,7 +61,44 @@ enum Change {
 
 impl Store {
     pub(super) fn new(container: Container, header: Header, sealer: Sealer) -> Self {
-        Self { container, header, sealer, tries: None, pages_checked: false }
+        Self { container, header, sealer, tries: None, now: 0, pending: Vec::new(), pages_checked: false }
+    }
+
+    /// The time that entries of the log are given, in seconds since 1970.
+    pub fn set_now(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    /// What happened to the vault.
+    pub fn log(&self) -> Result<Log, ContainerError> {
+        self.header.log.read(self.db(), &self.sealer, &self.header.vault_id)
+    }
+
+    /// Has the next change write this into the log.
+    pub fn note(&mut self, deed: Deed, subject: Option<Subject>) {
+        self.pending.push(Entry { at: self.now, deed, refusal: None, subject });
+    }
+
+    /// Has the next change write into the log that something was not done. What repeats the entry before it is not written again, or whoever is
+    /// refused could push out all others.
+    pub fn note_refusal(
+        &mut self,
+        deed: Deed,
+        refusal: Refusal,
+        subject: Option<Subject>,
+    ) -> Result<(), ContainerError> {
+        let entry = Entry { at: self.now, deed, refusal: Some(refusal), subject };
+        let newest = self.header.log.newest(self.db(), &self.sealer, &self.header.vault_id)?;
+        let repeats = newest.is_some_and(|newest| Entry { at: self.now, ..newest } == entry);
+        if !repeats || refusal == Refusal::WrongPin {
+            self.pending.push(entry);
+        }
+        Ok(())
+    }
+
+    /// Writes what was noted and no change has taken along.
+    pub fn write_log(&mut self) -> Result<(), ContainerError> {
+        if self.pending.is_empty() { Ok(()) } else { self.write(self.header.clone(), |_| Ok(())) }
     }
 
     /// The vault's random id.
@@ -87,11 +138,13 @@ impl Store {
         self.tries.unwrap_or_else(stored)
     }
 
-    /// Sets that count.
+    /// Sets that count, and writes the log.
     pub fn set_wrong_pins(&mut self, count: u32) -> Result<(), ContainerError> {
         self.tries = Some(count);
-        self.db().execute("INSERT OR REPLACE INTO tries (id, wrong) VALUES (0, ?1)", [count])?;
-        checkpoint(self.db())
+        self.write(self.header.clone(), |edit| {
+            edit.db.execute("INSERT OR REPLACE INTO tries (id, wrong) VALUES (0, ?1)", [count])?;
+            Ok(())
+        })
     }
 
     /// What the vault keeps besides its passkeys.
@@ -123,7 +176,7 @@ impl Store {
     ) -> Result<(), ContainerError> {
         let sealed = self.sealer.seal(&settings_place(self.vault_id()), &encode(settings), rng);
         let generation = generation + 1;
-        self.store_header(Header { settings: sealed, generation, ..self.header.clone() })
+        self.write(Header { settings: sealed, generation, ..self.header.clone() }, |_| Ok(()))
     }
 
     /// The passkeys of one relying party, oldest first; proven complete.
@@ -175,7 +228,7 @@ impl Store {
         }
     }
 
-    /// Notes that a passkey was used; `now` is in seconds since 1970. Nothing moves in the file: what is written is as long as
+    /// Writes that a passkey was used, and the log; `now` is in seconds since 1970. Nothing moves in the file: what is written is as long as
     /// what was there.
     pub fn note_use(
         &mut self,
@@ -183,10 +236,12 @@ impl Store {
         now: u64,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<(), ContainerError> {
-        let sealed = self.sealer.seal(&used_place(self.vault_id(), id), &now.to_be_bytes(), rng);
-        let there = "UPDATE used SET sealed = ?2 WHERE id = ?1 AND length(sealed) = length(?2)";
-        self.db().execute(there, (id.0, sealed))?;
-        checkpoint(self.db())
+        self.write(self.header.clone(), |edit| {
+            let sealed = edit.sealer.seal(&used_place(&edit.header.vault_id, id), &now.to_be_bytes(), rng);
+            let there = "UPDATE used SET sealed = ?2 WHERE id = ?1 AND length(sealed) = length(?2)";
+            edit.db.execute(there, (id.0, sealed))?;
+            Ok(())
+        })
     }
 
     /// With those in the bin.
@@ -234,21 +289,21 @@ impl Store {
             Some(id) if self.row(id)?.rp_tag != tag => return Err(ContainerError::NoSuchAccount { id }),
             Some(id) => Some((id, Account { binned: Some(account.created), ..self.account(id)? })),
         };
-        self.change(Change::Membership, &[tag], |db, sealer, vault_id| {
+        self.change(Change::Membership, &[tag], |edit| {
             if let Some((id, old)) = &old {
-                let sealed = sealer.seal(&place(vault_id, *id, &tag), &encode(old), rng);
-                db.execute("UPDATE passkey SET sealed = ?2 WHERE id = ?1", (id.0, sealed))?;
+                edit.set_row(*id, &tag, old, rng)?;
+                edit.log(Deed::Delete, Subject::of(*id, old));
             }
             // The row is sealed to its number, so that is had first.
-            db.execute(
+            edit.db.execute(
                 "INSERT INTO passkey (bucket, rp_tag, sealed) VALUES (?1, ?2, x'')",
                 (bucket_of(&tag), tag),
             )?;
-            let id = AccountId(db.last_insert_rowid());
-            let sealed = sealer.seal(&place(vault_id, id, &tag), &encode(account), rng);
-            db.execute("UPDATE passkey SET sealed = ?2 WHERE id = ?1", (id.0, sealed))?;
-            let never = sealer.seal(&used_place(vault_id, id), &[0; 8], rng);
-            db.execute("INSERT OR REPLACE INTO used (id, sealed) VALUES (?1, ?2)", (id.0, never))?;
+            let id = AccountId(edit.db.last_insert_rowid());
+            edit.set_row(id, &tag, account, rng)?;
+            let never = edit.sealer.seal(&used_place(&edit.header.vault_id, id), &[0; 8], rng);
+            edit.db.execute("INSERT OR REPLACE INTO used (id, sealed) VALUES (?1, ?2)", (id.0, never))?;
+            edit.log(Deed::Enrol, Subject::of(id, account));
             Ok(id)
         })
     }
@@ -256,11 +311,12 @@ impl Store {
     /// Replaces a passkey's row; membership stays.
     pub fn update(
         &mut self,
+        deed: Deed,
         id: AccountId,
         account: &Account,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<(), ContainerError> {
-        self.rewrite(Change::Contents, id, account, &[], rng)
+        self.rewrite(Change::Contents, deed, id, account, &[], rng)
     }
 
     /// Moves a passkey to the bin, and removes for good what has been there for [`BIN_KEEPS`]; commits the next generation.
@@ -274,7 +330,7 @@ impl Store {
         let stays = |at: u64| now.saturating_sub(at) < BIN_KEEPS.as_secs();
         let mut expired = self.bin()?;
         expired.retain(|(_, account)| !account.binned.is_some_and(stays));
-        self.rewrite(Change::Membership, id, &account, &expired, rng)?;
+        self.rewrite(Change::Membership, Deed::Delete, id, &account, &expired, rng)?;
         Ok(account)
     }
 
@@ -289,7 +345,7 @@ impl Store {
             return Err(ContainerError::NotInBin { id });
         }
         let account = Account { binned: None, ..account };
-        self.rewrite(Change::Membership, id, &account, &[], rng)?;
+        self.rewrite(Change::Membership, Deed::Undelete, id, &account, &[], rng)?;
         Ok(account)
     }
 
@@ -298,7 +354,7 @@ impl Store {
         let gone = self.bin()?;
         if !gone.is_empty() {
             let tags = self.tags_of(&gone);
-            self.change(Change::Membership, &tags, |db, _, _| remove(db, &gone))?;
+            self.change(Change::Membership, &tags, |edit| edit.remove(&gone))?;
         }
         Ok(gone)
     }
@@ -307,13 +363,14 @@ impl Store {
     pub fn remove(&mut self, id: AccountId) -> Result<(), ContainerError> {
         let row = self.row(id)?;
         let gone = [self.open(&row)?];
-        self.change(Change::Membership, &[row.rp_tag], |db, _, _| remove(db, &gone))
+        self.change(Change::Membership, &[row.rp_tag], |edit| edit.remove(&gone))
     }
 
     /// Replaces a row, and removes others.
     fn rewrite(
         &mut self,
         change: Change,
+        deed: Deed,
         id: AccountId,
         account: &Account,
         gone: &[(AccountId, Account)],
@@ -321,10 +378,10 @@ impl Store {
     ) -> Result<(), ContainerError> {
         let tag = self.row(id)?.rp_tag;
         let tags = [&[tag], self.tags_of(gone).as_slice()].concat();
-        self.change(change, &tags, |db, sealer, vault_id| {
-            let sealed = sealer.seal(&place(vault_id, id, &tag), &encode(account), rng);
-            db.execute("UPDATE passkey SET sealed = ?2 WHERE id = ?1", (id.0, sealed))?;
-            remove(db, gone)
+        self.change(change, &tags, |edit| {
+            edit.set_row(id, &tag, account, rng)?;
+            edit.log(deed, Subject::of(id, account));
+            edit.remove(gone)
         })
     }
 
@@ -334,13 +391,7 @@ impl Store {
 
     /// Moves the vault to another state of its life.
     pub fn set_state(&mut self, state: State) -> Result<(), ContainerError> {
-        self.store_header(Header { state, ..self.header.clone() })
-    }
-
-    fn store_header(&mut self, header: Header) -> Result<(), ContainerError> {
-        header.store(self.db(), header.mac(&self.sealer))?;
-        self.header = header;
-        checkpoint(self.db())
+        self.write(Header { state, ..self.header.clone() }, |_| Ok(()))
     }
 
     /// Gives the container back, to be removed.
@@ -353,31 +404,48 @@ impl Store {
         &self.container.db
     }
 
-    /// Runs `edit` and everything that must change with it in one transaction.
+    /// Changes rows and everything that must change with them.
     fn change<T>(
         &mut self,
         change: Change,
         tags: &[RpTag],
-        edit: impl FnOnce(&Connection, &Sealer, &[u8; 16]) -> Result<T, ContainerError>,
+        make: impl FnOnce(&mut Edit<'_>) -> Result<T, ContainerError>,
     ) -> Result<T, ContainerError> {
-        let mut header = self.header.clone();
-        if !self.pages_checked {
-            check_pages(self.db())?;
-            self.pages_checked = true;
-        }
+        check_pages(&self.container.db, &mut self.pages_checked)?;
+        self.write(self.header.clone(), |edit| {
+            let made = make(edit)?;
+            for bucket in tags.iter().map(bucket_of).collect::<BTreeSet<_>>() {
+                edit.header.root = tree::set(edit.db, bucket, digest(&read_bucket(edit.db, bucket)?))?;
+            }
+            if let Change::Membership = change {
+                edit.header.generation += 1;
+            }
+            Ok(made)
+        })
+    }
+
+    /// Writes `header` with what `make` does and the log, all or nothing.
+    fn write<T>(
+        &mut self,
+        header: Header,
+        make: impl FnOnce(&mut Edit<'_>) -> Result<T, ContainerError>,
+    ) -> Result<T, ContainerError> {
+        let log = std::mem::take(&mut self.pending);
         let tx = self.container.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let result = edit(&tx, &self.sealer, &header.vault_id)?;
-        for bucket in tags.iter().map(bucket_of).collect::<BTreeSet<_>>() {
-            header.root = tree::set(&tx, bucket, digest(&read_bucket(&tx, bucket)?))?;
+        let mut edit = Edit { db: &tx, sealer: &self.sealer, header, log, now: self.now };
+        let made = make(&mut edit)?;
+        edit.write_log(&mut self.pages_checked)?;
+        let Edit { header, .. } = edit;
+        let mac = header.mac(&self.sealer);
+        if (Header { log: self.header.log, ..header.clone() }) == self.header {
+            header.store_log(&tx, mac)?;
+        } else {
+            header.store(&tx, mac)?;
         }
-        if let Change::Membership = change {
-            header.generation += 1;
-        }
-        header.store(&tx, header.mac(&self.sealer))?;
         tx.commit()?;
         self.header = header;
         checkpoint(self.db())?;
-        Ok(result)
+        Ok(made)
     }
 
     /// A row that is proven to be a member.
@@ -418,23 +486,57 @@ impl Store {
 
 /// Whether every page of the file has its place. What is to be written takes pages that `SQLite` believes free, and a
 /// damaged list of those would have it write over passkeys that nothing has read yet.
-fn check_pages(db: &Connection) -> Result<(), ContainerError> {
-    let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if found == "ok" { Ok(()) } else { Err(Damage::File.into()) }
+fn check_pages(db: &Connection, checked: &mut bool) -> Result<(), ContainerError> {
+    if !*checked {
+        let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        *checked = found == "ok";
+    }
+    if *checked { Ok(()) } else { Err(Damage::File.into()) }
+}
+
+impl Edit<'_> {
+    fn log(&mut self, deed: Deed, subject: Subject) {
+        self.log.push(Entry { at: self.now, deed, refusal: None, subject: Some(subject) });
+    }
+
+    fn set_row(
+        &self,
+        id: AccountId,
+        tag: &RpTag,
+        account: &Account,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<(), ContainerError> {
+        let sealed = self.sealer.seal(&place(&self.header.vault_id, id, tag), &encode(account), rng);
+        self.db.execute("UPDATE passkey SET sealed = ?2 WHERE id = ?1", (id.0, sealed))?;
+        Ok(())
+    }
+
+    fn remove(&mut self, gone: &[(AccountId, Account)]) -> Result<(), ContainerError> {
+        for (id, account) in gone {
+            self.db.execute("DELETE FROM passkey WHERE id = ?1", [id.0])?;
+            self.db.execute("DELETE FROM used WHERE id = ?1", [id.0])?;
+            self.log(Deed::Remove, Subject::of(*id, account));
+        }
+        Ok(())
+    }
+
+    fn write_log(&mut self, pages_checked: &mut bool) -> Result<(), ContainerError> {
+        let Header { log, vault_id, .. } = &mut self.header;
+        for entry in &self.log {
+            if !log.append(self.db, self.sealer, vault_id, entry)? {
+                check_pages(self.db, pages_checked)?;
+                log.make_room(self.db)?;
+                log.append(self.db, self.sealer, vault_id, entry)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Row {
     fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self { id: AccountId(row.get(0)?), rp_tag: row.get(1)?, sealed: row.get(2)? })
     }
-}
-
-fn remove(db: &Connection, gone: &[(AccountId, Account)]) -> Result<(), ContainerError> {
-    for (id, _) in gone {
-        db.execute("DELETE FROM passkey WHERE id = ?1", [id.0])?;
-        db.execute("DELETE FROM used WHERE id = ?1", [id.0])?;
-    }
-    Ok(())
 }
 
 fn read_bucket(db: &Connection, bucket: u16) -> Result<Vec<Row>, ContainerError> {
@@ -469,9 +571,13 @@ fn settings_place(vault_id: &[u8; 16]) -> Vec<u8> {
     [b"passhold v1 settings".as_slice(), vault_id].concat()
 }
 
-#[expect(clippy::expect_used, reason = "encoding to memory what was just built")]
 fn encode(value: &impl serde::Serialize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    ciborium::into_writer(value, &mut bytes).expect("a Vec takes all writes");
+    encode_to(value, &mut bytes);
     bytes
+}
+
+#[expect(clippy::expect_used, reason = "encoding to memory what was just built")]
+pub(super) fn encode_to(value: &impl serde::Serialize, bytes: &mut Vec<u8>) {
+    ciborium::into_writer(value, bytes).expect("a Vec takes all writes");
 }

@@ -11,10 +11,12 @@ use crate::{
 };
 
 /// Makes a vault in `dir`. What an interrupted set-up or wipe left, in the TPM too, is removed first.
+/// `now` is in seconds since 1970.
 pub fn setup(
     dir: &Path,
     keys: &mut dyn KeyStore,
     pin: &PinMaterial,
+    now: u64,
     rng: &mut dyn rand_core::CryptoRng,
 ) -> Result<(), VaultError> {
     clear_remains(dir, keys)?;
@@ -29,7 +31,7 @@ pub fn setup(
         Ok(())
     });
     match (provisioned, recorded) {
-        (Ok(provisioned), Some((container, _))) => Ok(container.activate(provisioned.kind, &key)?),
+        (Ok(provisioned), Some((container, _))) => Ok(container.activate(provisioned.kind, &key, now)?),
         (Ok(_), None) => Err(KeyStoreError::Malformed { what: "the set-up record" }.into()),
         (Err(e), None) => Err(e.into()),
         (Err(e), Some((container, anchor))) => {

@@ -16,7 +16,10 @@ pub use unlocked::{Assertion, MadeCredential, NewCredential, Unlocked, WantedAss
 use std::{collections::HashMap, path::Path};
 
 use crate::{
-    container::{Account, AccountId, Container, ContainerError, LastUse, Settings, State, Store},
+    container::{
+        Account, AccountId, Container, ContainerError, Deed, LastUse, Log, Refusal, Settings, State, Store,
+        Subject,
+    },
     keystore::{KeyStore, KeyStoreError, Then, TpmStatus, UnlockedKeys},
     pin::{PinMaterial, PinSecrets},
     text::kept,
@@ -89,6 +92,35 @@ impl<'k> Vault<'k> {
         }
     }
 
+    /// What the clock says, in seconds since 1970: the time of what is written into the log from now on.
+    #[must_use]
+    pub fn at(mut self, now: u64) -> Self {
+        self.store.set_now(now);
+        self
+    }
+
+    /// What happened to the vault.
+    pub fn log(&self) -> Result<Log, ContainerError> {
+        self.store.log()
+    }
+
+    /// Writes into the log that something was done with the vault as a whole.
+    pub fn note(&mut self, deed: Deed) -> Result<(), ContainerError> {
+        self.store.note(deed, None);
+        self.store.write_log()
+    }
+
+    /// Writes into the log that something was not done.
+    pub fn note_refusal(
+        &mut self,
+        deed: Deed,
+        refusal: Refusal,
+        subject: Option<Subject>,
+    ) -> Result<(), ContainerError> {
+        self.store.note_refusal(deed, refusal, subject)?;
+        self.store.write_log()
+    }
+
     /// All passkeys, oldest first.
     pub fn accounts(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
         self.store.accounts()
@@ -147,7 +179,7 @@ impl<'k> Vault<'k> {
     ) -> Result<Account, ContainerError> {
         let label = label.map(|label| kept(&label));
         let account = Account { label, ..self.store.account(id)? };
-        self.store.update(id, &account, rng)?;
+        self.store.update(Deed::Rename, id, &account, rng)?;
         Ok(account)
     }
 
@@ -160,7 +192,7 @@ impl<'k> Vault<'k> {
     ) -> Result<(), ContainerError> {
         let (user_name, display_name) = (kept(&user.name), kept(&user.display_name));
         let account = Account { user_name, display_name, ..self.store.account(id)? };
-        self.store.update(id, &account, rng)
+        self.store.update(Deed::Update, id, &account, rng)
     }
 
     /// What the TPM says of this vault without its PIN.
@@ -211,10 +243,19 @@ fn prove_pin<'k>(
     let proven = keys.unlock(store.anchor(), secrets);
     match &proven {
         Ok(_) => remember_wrong_pins(store, |_| 0),
-        Err(KeyStoreError::WrongPin) => remember_wrong_pins(store, |count| count.saturating_add(1)),
+        Err(KeyStoreError::WrongPin) => {
+            store.note_refusal(Deed::ProvePin, Refusal::WrongPin, None).ok();
+            remember_wrong_pins(store, |count| count.saturating_add(1));
+        }
+        Err(KeyStoreError::PinLocked) => refused(store, Deed::ProvePin, Refusal::PinLocked, None),
         Err(_) => {}
     }
     Ok(proven?)
+}
+
+/// A log that cannot be written may not hide why something was refused.
+fn refused(store: &mut Store, deed: Deed, refusal: Refusal, subject: Option<Subject>) {
+    store.note_refusal(deed, refusal, subject).and_then(|()| store.write_log()).ok();
 }
 
 /// Passhold's own count is a hint for the next prompt. The TPM has decided by now, and a full disk must not hide

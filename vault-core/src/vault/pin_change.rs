@@ -6,7 +6,7 @@ use serde_bytes::ByteArray;
 use super::{CeremonyError, Unlocked, Vault, VaultError};
 use crate::{
     RecoveryCode,
-    container::{ContainerError, PinHistory, Settings},
+    container::{ContainerError, Deed, PinHistory, Settings},
     keystore::Then,
     pin::{PinMaterial, PinPolicy, PinSecrets},
     secret_from,
@@ -65,6 +65,9 @@ impl Unlocked<'_> {
             return Err(CeremonyError::PinChangeDue);
         }
         let pin_history = self.remember(policy, &before, &secrets)?;
+        // Before it is in force: whoever has it changed and ends the program cannot keep that out of the log. A full disk may.
+        self.store.note(Deed::ChangePin, None);
+        self.store.write_log().ok();
         let granted_nothing = Settings { persistent_token: None, ..before.clone() };
         if granted_nothing != before {
             self.store.set_settings(&granted_nothing, rng)?;

@@ -31,7 +31,7 @@ impl Vault<'_> {
         let digest = data.digest_to_sign(client_data);
         let signature = self.keys.sign_present(self.store.anchor(), &parent, &account.key, &digest)?;
         let made = Assertion::verified(id, account, data, signature, &digest)?;
-        note_use(&mut self.store, id, now, rng);
+        note_use(&mut self.store, id, &made.account, now, rng);
         Ok(made)
     }
 

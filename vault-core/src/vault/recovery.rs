@@ -1,9 +1,11 @@
 //! The way back for whoever forgot the PIN.
 
-use super::{RecoveryError, UnlockError, Unlocked, Vault, VaultError, check_generation, remember_wrong_pins};
+use super::{
+    RecoveryError, UnlockError, Unlocked, Vault, VaultError, check_generation, refused, remember_wrong_pins,
+};
 use crate::{
     RecoveryCode, RecoverySecrets,
-    container::{CodeMark, Settings, State, Store},
+    container::{CodeMark, Deed, Refusal, Settings, State, Store},
     keystore::{KeyStoreError, UnlockedKeys},
     pin::PinMaterial,
 };
@@ -22,6 +24,8 @@ impl Vault<'_> {
             Err(KeyStoreError::WrongCode) => {
                 let known = settings.recovery_code.iter().chain(&settings.spent_codes);
                 let spent = known.into_iter().find(|mark| mark.check == secrets.check);
+                let refusal = if spent.is_some() { Refusal::SpentCode } else { Refusal::WrongCode };
+                refused(&mut self.store, Deed::ResetPin, refusal, None);
                 Err(spent.map_or(RecoveryError::WrongCode, |mark| RecoveryError::SpentCode { at: mark.at }))
             }
             Err(e) => Err(e.into()),
@@ -41,6 +45,7 @@ impl Vault<'_> {
         let code = self.check_recovery_code(code)?;
         let new = self.secrets(new);
         // Until it is done, a PIN that is accepted may not open anything. That must not look like an attack.
+        self.store.note(Deed::ResetPin, None);
         self.store.set_state(State::Resetting)?;
         let anchor = self.store.anchor().clone();
         let mut keys = self.keys.reset_pin(&anchor, &code, &new).map_err(RecoveryError::CutShort)?;
@@ -87,7 +92,8 @@ impl Unlocked<'_> {
             let too_many = settings.spent_codes.len().saturating_sub(Settings::MAX_SPENT_CODES);
             settings.spent_codes.drain(..too_many);
         }
-        self.configure(&settings, rng)
+        self.store.note(Deed::RenewCode, None);
+        self.change(|store| store.set_settings(&settings, rng))
     }
 }
 

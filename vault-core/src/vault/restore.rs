@@ -1,7 +1,12 @@
 //! An old copy of the container, let in again.
 
 use super::{Vault, prove_pin};
-use crate::{UnlockError, container::Settings, keystore::Then, pin::PinMaterial};
+use crate::{
+    UnlockError,
+    container::{Deed, Settings},
+    keystore::Then,
+    pin::PinMaterial,
+};
 
 /// What became of an old copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +39,7 @@ impl Vault<'_> {
         // A token that was ended since must not live again.
         let settings = Settings { persistent_token: None, ..store.settings()? };
         // One ahead of the TPM, as after any change: cut short here, the next unlock completes it.
+        store.note(Deed::Restore, None);
         store.overtake(tpm, &settings, rng)?;
         keys.commit_generation(store.generation(), Then::End)?;
         Ok(Restored::Accepted { lost: tpm - file })

@@ -2,11 +2,13 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Secret,
-    container::{Account, AccountId, ContainerError, Damage, Extras, Settings, Store, Takes},
+    container::{
+        Account, AccountId, ContainerError, Damage, Deed, Extras, Refusal, Settings, Store, Subject, Takes,
+    },
     keystore::{KeyBlob, KeyStoreError, PresenceParent, PublicKey, Signature, Then, UnlockedKeys},
     pin::PinSecrets,
     text::kept,
-    vault::{CeremonyError, VaultError},
+    vault::{CeremonyError, VaultError, refused},
     webauthn::{
         Attestation, Attested, AuthenticationResponse, AuthenticatorData, ClientDataHash, CreateRequest,
         CredentialId, GetRequest, Protection, Registered, RegistrationResponse, RpId, User, UserPresent,
@@ -100,7 +102,7 @@ impl<'v> Unlocked<'v> {
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<MadeCredential, CeremonyError> {
         let Self { store, mut keys, verified, .. } = self;
-        no_pin_change_due(store)?;
+        no_pin_change_due(store, Deed::Enrol, || Subject::new(None, new.rp_id, &new.user.name))?;
         let parent = match new.takes {
             Takes::Pin => None,
             Takes::Presence => Some(presence_parent(store)?),
@@ -157,7 +159,9 @@ impl<'v> Unlocked<'v> {
 
     /// HMAC-SHA256 of each salt under such a key (CTAP 2.2 §12.7).
     pub fn prf(&mut self, key: &KeyBlob, salts: &[Secret]) -> Result<Vec<Secret>, CeremonyError> {
-        no_pin_change_due(self.store)?;
+        if self.store.settings()?.pin_change_due {
+            return Err(CeremonyError::PinChangeDue);
+        }
         Ok(self.keys.prf(key, salts)?)
     }
 
@@ -172,8 +176,8 @@ impl<'v> Unlocked<'v> {
     ) -> Result<Assertion, CeremonyError> {
         let Self { store, mut keys, verified, .. } = self;
         let WantedAssertion { rp_id, id, client_data, extensions } = wanted;
-        no_pin_change_due(store)?;
         let account = store.account(id)?;
+        no_pin_change_due(store, Deed::Sign, || Subject::of(id, &account))?;
         if account.rp_id != *rp_id || account.takes != Takes::Pin {
             return Err(CeremonyError::NotAllowed);
         }
@@ -181,7 +185,7 @@ impl<'v> Unlocked<'v> {
         let digest = data.digest_to_sign(client_data);
         let signature = keys.sign(&account.key, &digest, Then::End)?;
         let made = Assertion::verified(id, account, data, signature, &digest)?;
-        note_use(store, id, now, rng);
+        note_use(store, id, &made.account, now, rng);
         Ok(made)
     }
 
@@ -195,6 +199,8 @@ impl<'v> Unlocked<'v> {
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<(AccountId, RegistrationResponse), CeremonyError> {
         if self.store.accounts_of(&request.rp_id)?.iter().any(|(_, a)| request.excludes(&a.credential_id)) {
+            let subject = Subject::new(None, &request.rp_id, &request.user.name);
+            refused(self.store, Deed::Enrol, Refusal::Excluded, Some(subject));
             return Err(CeremonyError::Excluded);
         }
         let client_data_json = client_data_json("webauthn.create", &request.challenge, &request.origin);
@@ -282,11 +288,12 @@ impl<'v> Unlocked<'v> {
         settings: &Settings,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<(), VaultError> {
+        self.store.note(Deed::Configure, None);
         self.change(|store| store.set_settings(settings, rng))
     }
 
     /// A change in the file that the TPM is told of.
-    fn change<T>(
+    pub(super) fn change<T>(
         mut self,
         change: impl FnOnce(&mut Store) -> Result<T, ContainerError>,
     ) -> Result<T, VaultError> {
@@ -298,13 +305,28 @@ impl<'v> Unlocked<'v> {
     }
 }
 
-/// A hint for a list: a full disk must not keep anybody from signing in.
-pub(super) fn note_use(store: &mut Store, id: AccountId, now: u64, rng: &mut dyn rand_core::CryptoRng) {
+/// Before the signature is given out. A full disk must not keep anybody from signing in.
+pub(super) fn note_use(
+    store: &mut Store,
+    id: AccountId,
+    account: &Account,
+    now: u64,
+    rng: &mut dyn rand_core::CryptoRng,
+) {
+    store.note(Deed::Sign, Some(Subject::of(id, account)));
     store.note_use(id, now, rng).ok();
 }
 
-fn no_pin_change_due(store: &Store) -> Result<(), CeremonyError> {
-    if store.settings()?.pin_change_due { Err(CeremonyError::PinChangeDue) } else { Ok(()) }
+fn no_pin_change_due(
+    store: &mut Store,
+    deed: Deed,
+    subject: impl FnOnce() -> Subject,
+) -> Result<(), CeremonyError> {
+    if !store.settings()?.pin_change_due {
+        return Ok(());
+    }
+    refused(store, deed, Refusal::PinChangeDue, Some(subject()));
+    Err(CeremonyError::PinChangeDue)
 }
 
 pub(super) fn presence_parent(store: &Store) -> Result<PresenceParent, CeremonyError> {

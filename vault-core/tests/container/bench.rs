@@ -12,7 +12,9 @@ use serde_json::json;
 use tempfile::TempDir;
 use vault_core::{
     RecoverySecrets, Secret,
-    container::{Account, AccountId, Container, ContainerError, Damage, State, Store, VAULT_FILE, Vacancy},
+    container::{
+        Account, AccountId, Container, ContainerError, Damage, Deed, State, Store, VAULT_FILE, Vacancy,
+    },
     keystore::{
         Anchor, ContainerKey, Erased, KeyBlob, KeyStore, KeyStoreError, Mandate, PresenceParent, Provisioned,
         RecordAnchor, Signature, TpmKind, TpmStatus, UnlockedKeys,
@@ -124,7 +126,7 @@ impl Bench {
         let bench = Self::empty();
         let container =
             Vacancy::reserve(bench.dir()).unwrap().create(vault_id, &Anchor(vec![7; 300]), &key()).unwrap();
-        container.activate(TpmKind::Firmware, &key()).unwrap();
+        container.activate(TpmKind::Firmware, &key(), 0).unwrap();
         drop(container);
         let mut store = bench.store();
         for (n, account) in accounts.iter().enumerate() {
@@ -150,7 +152,7 @@ impl Bench {
             store.remove(id(n)).unwrap();
         }
         let renamed = labelled(store.account(id(5)).unwrap(), Some("work"));
-        store.update(id(5), &renamed, &mut Seeded(100)).unwrap();
+        store.update(Deed::Rename, id(5), &renamed, &mut Seeded(100)).unwrap();
         store.remove(long).unwrap();
         drop(store);
         bench
@@ -211,7 +213,7 @@ impl Bench {
     pub fn assert_setup_refuses(&self) -> String {
         let before = self.bytes();
         let pin = Pin::new("271828").unwrap().material();
-        let refused = vault_core::setup(self.dir(), &mut Untouchable, &pin, &mut Seeded(0)).unwrap_err();
+        let refused = vault_core::setup(self.dir(), &mut Untouchable, &pin, 0, &mut Seeded(0)).unwrap_err();
         assert_eq!(difference(&before, &self.bytes()), None, "set-up wrote to what it refused");
         refused.to_string()
     }

@@ -8,7 +8,7 @@ use std::{
 
 use vault_core::{
     Secret,
-    container::{Account, Container, ContainerError, Damage, LOCK_FILE, VAULT_FILE, Vacancy},
+    container::{Account, Container, ContainerError, Damage, Deed, LOCK_FILE, VAULT_FILE, Vacancy},
     keystore::{Anchor, TpmKind},
     secret_from,
 };
@@ -173,7 +173,7 @@ fn a_number_that_no_passkey_has_is_told() {
     let renamed = account("alice.example", "alice", 1);
     let errors = [
         store.account(none).unwrap_err(),
-        store.update(none, &renamed, &mut Seeded(1)).unwrap_err(),
+        store.update(Deed::Rename, none, &renamed, &mut Seeded(1)).unwrap_err(),
         store.remove(none).unwrap_err(),
     ];
     for error in errors {
@@ -238,7 +238,7 @@ fn only_the_user_can_read_the_folder_and_what_is_in_it() {
     let bench = Bench::empty();
     let dir = bench.dir().join("share").join("passhold");
     let container = Vacancy::reserve(&dir).unwrap().create(VAULT_ID, &Anchor(vec![7]), &key()).unwrap();
-    container.activate(TpmKind::Firmware, &key()).unwrap();
+    container.activate(TpmKind::Firmware, &key(), 0).unwrap();
     let mut store = container.unseal(&key()).unwrap();
     store.insert(&account("a.example", "a", 1), &mut Seeded(1)).unwrap();
     store.set_wrong_pins(1).unwrap();
@@ -264,7 +264,7 @@ fn the_log_of_a_former_vault_does_not_get_into_a_new_one() {
     let bench = Bench::empty();
     fs::write(bench.dir().join(format!("{VAULT_FILE}-wal")), log).unwrap();
     let container = Vacancy::reserve(bench.dir()).unwrap().create([1; 16], &Anchor(vec![8]), &key()).unwrap();
-    container.activate(TpmKind::Firmware, &key()).unwrap();
+    container.activate(TpmKind::Firmware, &key(), 0).unwrap();
     drop(container);
     let store = bench.store();
     assert_eq!((store.vault_id(), store.wrong_pins()), (&[1; 16], 0));

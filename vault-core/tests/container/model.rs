@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 use proptest::prelude::*;
-use vault_core::container::{Account, AccountId, ContainerError};
+use vault_core::container::{Account, AccountId, ContainerError, Deed};
 
 use crate::bench::{Bench, Seeded, account, labelled, rp, scale};
 
@@ -57,7 +57,7 @@ proptest! {
                 Step::Rename(which, label) if !ids.is_empty() => {
                     let id = *which.get(&ids);
                     let renamed = labelled(store.account(id).unwrap(), label.as_deref());
-                    store.update(id, &renamed, &mut rng).unwrap();
+                    store.update(Deed::Rename, id, &renamed, &mut rng).unwrap();
                     model.insert(id, renamed);
                 }
                 _ => {}

@@ -1,6 +1,6 @@
 //! Rows, headers and trees put together from different times and places.
 
-use vault_core::container::{Container, ContainerError, Damage, State};
+use vault_core::container::{Container, ContainerError, Damage, Deed, State};
 
 use crate::bench::{Bench, Look, Seeded, VAULT_ID, account, difference, id, key, labelled, rp};
 
@@ -45,7 +45,7 @@ impl History {
         });
         step(&|store| {
             let renamed = labelled(store.account(id(2)).unwrap(), Some("work"));
-            store.update(id(2), &renamed, &mut Seeded(5)).unwrap();
+            store.update(Deed::Rename, id(2), &renamed, &mut Seeded(5)).unwrap();
         });
         step(&|store| store.remove(id(4)).unwrap());
         let [two, three, four, renamed, latest] = files.try_into().unwrap();
