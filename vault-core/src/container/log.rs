@@ -12,7 +12,7 @@ use super::{Account, AccountId, ContainerError, seal::Sealer, store::encode_to, 
 use crate::{text::cut, webauthn::RpId};
 
 /// So many entries are kept at least; the oldest make room.
-pub const LOG_KEEPS: u64 = 1 << 16;
+pub const LOG_KEEPS: u64 = 1 << 14;
 /// For so many entries room is made at once.
 pub(super) const ROOM: u64 = 64;
 
@@ -238,33 +238,50 @@ impl Head {
             Ok((row.get::<_, u64>(0)?, row.get::<_, Vec<u8>>(1)?))
         })?;
         let mut rows = rows.collect::<Result<Vec<_>, _>>()?.into_iter().peekable();
-        let mut log = Log { entries: Vec::new(), broken: None };
-        // The head after the entry before, where that entry is good.
-        let mut head = None;
-        for n in self.first..self.count {
-            let row = rows.next_if(|(at, _)| *at == n);
-            let opened = row.and_then(|(_, sealed)| Some((opened(sealer, vault_id, n, &sealed)?, sealed)));
-            let (after, entry) = match opened {
-                Some(((before, entry), sealed)) if head.is_none_or(|head| head == before) => {
-                    (Some(chained(&before, &sealed)), Some(entry))
-                }
-                _ => (None, None),
-            };
-            if entry.is_none() {
-                log.broken.get_or_insert(n);
-            }
-            head = after;
-            log.entries.push((n, entry));
+        let mut links: Vec<_> = (self.first..self.count)
+            .map(|n| {
+                let (_, sealed) = rows.next_if(|(at, _)| *at == n)?;
+                let (before, entry) = opened(sealer, vault_id, n, &sealed)?;
+                Some(Link { before, after: chained(&before, &sealed), entry })
+            })
+            .collect();
+        let broken = first_broken(&links, &self.digest);
+        if let Some(link) = broken.and_then(|at| links.get_mut(at)) {
+            *link = None;
         }
-        // The last may be an authentic one of another time.
-        if let (None, Some(head), Some((n, entry))) = (log.broken, head, log.entries.last_mut())
-            && head != self.digest
-        {
-            log.broken = Some(*n);
-            *entry = None;
-        }
-        Ok(log)
+        let entries: Vec<_> = (self.first..).zip(links.into_iter().map(|link| Some(link?.entry))).collect();
+        let broken = broken.and_then(|at| Some(entries.get(at)?.0));
+        Ok(Log { entries, broken })
     }
+}
+
+/// An entry that is authentic, with the head before it and after it.
+struct Link {
+    before: Digest,
+    after: Digest,
+    entry: Entry,
+}
+
+/// The first entry that is not what was written there. An authentic one may be of another history: after an old copy was let
+/// in there are two of one number.
+fn first_broken(links: &[Option<Link>], head: &Digest) -> Option<usize> {
+    // The header vouches for the newest, and each for the one before it.
+    let mut head = *head;
+    let last_broken = links.iter().rposition(|link| match link {
+        Some(link) if link.after == head => {
+            head = link.before;
+            false
+        }
+        _ => true,
+    })?;
+    // Nothing vouches for those before it but that they hang together.
+    let mut after = None;
+    let hangs_together = |link: &Option<Link>| {
+        let follows = link.as_ref().filter(|link| after.is_none_or(|after| after == link.before));
+        after = follows.map(|link| link.after);
+        follows.is_some()
+    };
+    Some(links.iter().take(last_broken).map(hangs_together).position(|good| !good).unwrap_or(last_broken))
 }
 
 /// Room for entries from number `n` on.

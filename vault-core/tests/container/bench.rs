@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use vault_core::{
     RecoverySecrets, Secret,
     container::{
-        Account, AccountId, Container, ContainerError, Damage, Deed, State, Store, VAULT_FILE, Vacancy,
+        Account, AccountId, Container, ContainerError, Damage, Deed, Log, State, Store, VAULT_FILE, Vacancy,
     },
     keystore::{
         Anchor, ContainerKey, Erased, KeyBlob, KeyStore, KeyStoreError, Mandate, PresenceParent, Provisioned,
@@ -227,6 +227,7 @@ pub struct Look {
     pub accounts: Option<Result<Vec<(AccountId, Account)>, ContainerError>>,
     /// By relying party and by number, for those that an intact vault has.
     pub one_by_one: Vec<Result<Vec<(AccountId, Account)>, ContainerError>>,
+    pub log: Option<Result<Log, ContainerError>>,
 }
 
 impl Look {
@@ -238,7 +239,7 @@ impl Look {
     pub fn for_those_in(dir: &Path, known: &[(AccountId, Account)]) -> Self {
         let store = match Container::open(dir).and_then(|container| container.unseal(&key())) {
             Ok(store) => store,
-            Err(e) => return Self { header: Err(e), accounts: None, one_by_one: Vec::new() },
+            Err(e) => return Self { header: Err(e), accounts: None, one_by_one: Vec::new(), log: None },
         };
         let header = (
             store.vault_id().to_vec(),
@@ -254,7 +255,7 @@ impl Look {
             one_by_one.push(store.accounts_of(&account.rp_id));
             one_by_one.push(store.account(*id).map(|account| vec![(*id, account)]));
         }
-        Self { header: Ok(header), accounts: Some(accounts), one_by_one }
+        Self { header: Ok(header), accounts: Some(accounts), one_by_one, log: Some(store.log()) }
     }
 
     /// The passkeys of a vault that must be intact.
@@ -274,6 +275,7 @@ impl Look {
             .into_iter()
             .chain(accounts)
             .chain(self.one_by_one.iter().filter_map(|a| a.as_ref().err()))
+            .chain(self.log.as_ref().and_then(|log| log.as_ref().err()))
             .collect()
     }
 
@@ -297,9 +299,23 @@ impl Look {
                 return Err(format!("another passkey: {answer:?}"));
             }
         }
-        self.errors()
-            .into_iter()
+        let mut broken = None;
+        if let (Some(Ok(log)), Some(Ok(right))) = (&self.log, &intact.log) {
+            broken = log.broken.map(|_| "log");
+            let named = |n: &u64| log.broken.is_some_and(|broken| broken <= *n);
+            for ((n, entry), right) in log.entries.iter().zip(&right.entries) {
+                if (n, entry) != (&right.0, &right.1) && !(entry.is_none() && named(n)) {
+                    return Err(format!("another entry {n}: {entry:?}"));
+                }
+            }
+            if log.entries.len() != right.entries.len() {
+                return Err("another log".to_owned());
+            }
+        }
+        let errors = self.errors().into_iter();
+        errors
             .map(|e| kind(e).ok_or_else(|| format!("an error that names nothing: {e:?}")))
+            .chain(broken.map(Ok))
             .collect()
     }
 }

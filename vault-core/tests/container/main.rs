@@ -12,5 +12,6 @@
 mod bench;
 mod errors;
 mod flips;
+mod log;
 mod model;
 mod splices;
