@@ -278,6 +278,7 @@ impl Bench {
         let (dir, mut keys) = (self.vault(), key_store(&tpm.tcti()));
         let found = match Vault::open(&dir, &mut keys) {
             Ok(vault) => {
+                assert_eq!(vault.log().unwrap().broken, None, "{}: the log", self.point);
                 let accounts = vault.accounts().unwrap().into_iter();
                 let accounts: Vec<_> =
                     accounts.map(|(id, a)| (id.to_string(), a.user_name.clone(), a.label.clone())).collect();

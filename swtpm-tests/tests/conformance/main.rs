@@ -18,6 +18,7 @@ mod extensions;
 mod get_assertion;
 mod get_info;
 mod large_blobs;
+mod log;
 mod make_credential;
 mod messages;
 mod persistent_token;
@@ -37,7 +38,7 @@ use tempfile::TempDir;
 use tpm_backend::Tpm;
 use vault_core::{
     OpenError, TriesLeft, Vault, VaultError,
-    container::{Account, Container, Settings},
+    container::{Account, Container, Log, Settings},
     keystore::{KeyStoreError, TpmKind},
     pin::{Pin, PinMaterial, PinPolicy},
     webauthn::UserPresent,
@@ -52,6 +53,10 @@ struct Folder {
 }
 
 impl Folder {
+    fn open_log(&mut self) -> Log {
+        self.open().unwrap().log().unwrap()
+    }
+
     fn open_accounts(&mut self) -> Vec<Account> {
         self.open().unwrap().accounts().unwrap().into_iter().map(|(_, account)| account).collect()
     }
@@ -63,7 +68,7 @@ impl Vaults for Folder {
     }
 
     fn open(&mut self) -> Result<Vault<'_>, OpenError> {
-        Vault::open(&self.dir, &mut self.tpm)
+        Ok(Vault::open(&self.dir, &mut self.tpm)?.at(1_700_000_000))
     }
 
     fn set_up(&mut self, pin: &PinMaterial) -> Result<(), VaultError> {

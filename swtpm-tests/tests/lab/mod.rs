@@ -322,6 +322,9 @@ impl Lab {
             ) if ends => return Ok(Condition::Vacant),
             other => other?,
         };
+        if let Some(n) = vault.log()?.broken {
+            return Err(format!("entry {n} of the log is broken").into());
+        }
         let listed = vault.accounts()?;
         let ids: Vec<_> = listed.iter().map(|(id, _)| *id).collect();
         let expected: Vec<_> = self.passkeys.iter().map(|p| p.id).collect();

@@ -185,6 +185,28 @@ fn bin() {
 }
 
 #[test]
+fn log() {
+    let mut transcript = Transcript::with_accounts(&["alice", "bob\u{202e}"]);
+    transcript.bare(&["log", "--help"]);
+    transcript.bare(&["log", "verify", "--help"]);
+    transcript.wrong_pin();
+    transcript.run(&["log"], |call| call);
+    transcript.run(&["log", "--last", "1"], |call| call);
+    transcript.run(&["log", "--last", "1", "--json"], |call| call);
+    transcript.run(&["log", "--last", "1", "verify"], |call| call);
+    transcript.run(&["log", "verify"], |call| call.pin(WRONG));
+    transcript.run(&["log", "verify"], |call| call.pin(PIN));
+    transcript.run(&["log", "verify", "--json"], |call| call.pin(PIN));
+    let db = rusqlite::Connection::open(transcript.passhold.vault().join("vault.db")).unwrap();
+    db.execute("DELETE FROM log WHERE n = 2", []).unwrap();
+    db.close().unwrap();
+    transcript.run(&["log"], |call| call);
+    transcript.run(&["log", "--json"], |call| call);
+    transcript.run(&["log", "verify"], |call| call.pin(PIN));
+    transcript.holds("log");
+}
+
+#[test]
 fn restore() {
     let mut transcript = Transcript::with_accounts(&["alice"]);
     transcript.bare(&["restore", "accept", "--help"]);
@@ -393,7 +415,7 @@ fn redact(json: &mut Value) {
         Value::Object(members) => {
             for (name, value) in members {
                 match name.as_str() {
-                    "created" | "lastUsed" | "binned" if !value.is_null() => *value = json!("[TIME]"),
+                    "at" | "created" | "lastUsed" | "binned" if !value.is_null() => *value = json!("[TIME]"),
                     "clientDataJSON" | "authenticatorData" | "publicKey" | "attestationObject"
                     | "signature" => {
                         *value = json!("[BASE64URL]");

@@ -186,12 +186,12 @@ impl Head {
         vault_id: &[u8; 16],
         entry: &Entry,
     ) -> Result<bool, ContainerError> {
-        let sealed = sealer.seal_entry(vault_id, self.count, &plain(&self.digest, entry));
+        let row = sealer.seal_entry(vault_id, self.count, &plain(&self.digest, entry));
         let written = db
             .prepare_cached("UPDATE log SET sealed = ?2 WHERE n = ?1 AND length(sealed) = length(?2)")?
-            .execute((self.count, &sealed))?;
+            .execute((self.count, &row))?;
         if written == 1 {
-            self.digest = chained(&self.digest, &sealed);
+            self.digest = chained(&self.digest, &row);
             self.count += 1;
         }
         Ok(written == 1)
@@ -216,12 +216,12 @@ impl Head {
         vault_id: &[u8; 16],
     ) -> Result<Option<Entry>, ContainerError> {
         let Some(n) = self.count.checked_sub(1) else { return Ok(None) };
-        let sealed = db.query_row(
+        let row = db.query_row(
             "SELECT sealed FROM log WHERE n = ?1 AND length(sealed) = ?2",
             (n, SEALED_LEN),
             |row| row.get::<_, Vec<u8>>(0),
         );
-        Ok(sealed.optional()?.and_then(|sealed| opened(sealer, vault_id, n, &sealed)).map(|(_, entry)| entry))
+        Ok(row.optional()?.and_then(|row| opened(sealer, vault_id, n, &row)).map(|(_, entry)| entry))
     }
 
     /// All that is kept, with the first entry that does not fit in the chain.
@@ -240,9 +240,9 @@ impl Head {
         let mut rows = rows.collect::<Result<Vec<_>, _>>()?.into_iter().peekable();
         let mut links: Vec<_> = (self.first..self.count)
             .map(|n| {
-                let (_, sealed) = rows.next_if(|(at, _)| *at == n)?;
-                let (before, entry) = opened(sealer, vault_id, n, &sealed)?;
-                Some(Link { before, after: chained(&before, &sealed), entry })
+                let (_, row) = rows.next_if(|(at, _)| *at == n)?;
+                let (before, entry) = opened(sealer, vault_id, n, &row)?;
+                Some(Link { before, after: chained(&before, &row), entry })
             })
             .collect();
         let broken = first_broken(&links, &self.digest);
@@ -301,12 +301,12 @@ fn plain(head: &Digest, entry: &Entry) -> Vec<u8> {
     plain
 }
 
-fn opened(sealer: &Sealer, vault_id: &[u8; 16], n: u64, sealed: &[u8]) -> Option<(Digest, Entry)> {
-    let plain = sealer.open_entry(vault_id, n, sealed)?;
+fn opened(sealer: &Sealer, vault_id: &[u8; 16], n: u64, row: &[u8]) -> Option<(Digest, Entry)> {
+    let plain = sealer.open_entry(vault_id, n, row)?;
     let (head, entry) = plain.split_first_chunk()?;
     Some((*head, ciborium::from_reader(entry).ok()?))
 }
 
-fn chained(head: &Digest, sealed: &[u8]) -> Digest {
-    Sha256::new_with_prefix(b"passhold v1 log").chain_update(head).chain_update(sealed).finalize().into()
+fn chained(head: &Digest, row: &[u8]) -> Digest {
+    Sha256::new_with_prefix(b"passhold v1 log").chain_update(head).chain_update(row).finalize().into()
 }

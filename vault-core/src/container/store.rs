@@ -409,11 +409,11 @@ impl Store {
         &mut self,
         change: Change,
         tags: &[RpTag],
-        make: impl FnOnce(&mut Edit<'_>) -> Result<T, ContainerError>,
+        work: impl FnOnce(&mut Edit<'_>) -> Result<T, ContainerError>,
     ) -> Result<T, ContainerError> {
         check_pages(&self.container.db, &mut self.pages_checked)?;
         self.write(self.header.clone(), |edit| {
-            let made = make(edit)?;
+            let made = work(edit)?;
             for bucket in tags.iter().map(bucket_of).collect::<BTreeSet<_>>() {
                 edit.header.root = tree::set(edit.db, bucket, digest(&read_bucket(edit.db, bucket)?))?;
             }
@@ -424,16 +424,16 @@ impl Store {
         })
     }
 
-    /// Writes `header` with what `make` does and the log, all or nothing.
+    /// Writes `header` with what `work` does and the log, all or nothing.
     fn write<T>(
         &mut self,
         header: Header,
-        make: impl FnOnce(&mut Edit<'_>) -> Result<T, ContainerError>,
+        work: impl FnOnce(&mut Edit<'_>) -> Result<T, ContainerError>,
     ) -> Result<T, ContainerError> {
         let log = std::mem::take(&mut self.pending);
         let tx = self.container.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut edit = Edit { db: &tx, sealer: &self.sealer, header, log, now: self.now };
-        let made = make(&mut edit)?;
+        let made = work(&mut edit)?;
         edit.write_log(&mut self.pages_checked)?;
         let Edit { header, .. } = edit;
         let mac = header.mac(&self.sealer);

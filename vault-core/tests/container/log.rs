@@ -161,8 +161,9 @@ fn a_refusal_that_repeats_the_last_entry_is_not_written_again_unless_it_is_a_wro
     }
     let refusals: Vec<_> =
         store.log().unwrap().entries.into_iter().filter_map(|(_, entry)| entry?.refusal).collect();
-    use Refusal::*;
-    assert_eq!(refusals, [PinLocked, Declined, Declined, WrongPin, WrongPin]);
+    let expected =
+        [Refusal::PinLocked, Refusal::Declined, Refusal::Declined, Refusal::WrongPin, Refusal::WrongPin];
+    assert_eq!(refusals, expected);
 }
 
 #[test]
@@ -188,12 +189,12 @@ fn the_oldest_make_room_when_there_are_too_many() {
 /// Names of any length, in characters of any width.
 #[test]
 fn every_entry_is_as_long_as_any_other() {
-    let long = format!("{}.example", ["a".repeat(60), "b".repeat(60), "c".repeat(60)].join("."));
-    let bench = Bench::with(&[account(&long, &"\u{1f511}".repeat(60), 1), account(SITE, "", 2)]);
+    let site = format!("{}.example", ["a".repeat(60), "b".repeat(60), "c".repeat(60)].join("."));
+    let bench = Bench::with(&[account(&site, &"\u{1f511}".repeat(60), 1), account(SITE, "", 2)]);
     let log = bench.store().log().unwrap();
     assert_eq!((log.broken, deeds(&log).len()), (None, 3));
     let subject = log.entries[1].1.clone().unwrap().subject.unwrap();
-    assert!(long.ends_with(&subject.rp_id), "{}", subject.rp_id);
+    assert!(site.ends_with(&subject.rp_id), "{}", subject.rp_id);
     assert_eq!((subject.rp_id.len(), subject.user_name.len()), (96, 96));
     let db = rusqlite::Connection::open(bench.file()).unwrap();
     let lengths: (i64, i64) = db
