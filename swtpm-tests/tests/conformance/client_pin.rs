@@ -141,6 +141,32 @@ fn change_pin_refuses() {
     }
 }
 
+/// A PIN that was typed into some program: what that program may do beyond a ceremony, which asks by itself, is asked here.
+#[test]
+fn what_a_typed_pin_is_to_allow_takes_consent() {
+    let mut bench = Bench::new();
+    for permissions in [0x04, 0x10, 0x20, 0x24, 0x40, 0x05] {
+        let platform = bench.platform(2);
+        // The wrong one is no try: nobody gets as far.
+        let request = platform.token_using_pin(WRONG, permissions, Some("example.org"));
+        let step = "6.5.5.7.2 step 7";
+        bench.refuses_if(step, Declined::No, (COMMAND, &request), Status::OperationDenied);
+        bench.refuses_if(step, Declined::TimedOut, (COMMAND, &request), Status::UserActionTimeout);
+        bench.refuses_if(step, Declined::Cancelled, (COMMAND, &request), Status::KeepaliveCancel);
+        let asked = bench.person.asked.split_off(0);
+        assert!(asked.len() == 3 && asked.iter().all(|a| a.starts_with("confirm Unlock")), "{asked:?}");
+    }
+    assert_eq!(retries(&mut bench), (Some(8.into()), Some(false.into())));
+    for permissions in [0x01, 0x02, 0x03] {
+        bench.token(2, permissions, Some("example.org"));
+    }
+    let platform = bench.platform(2);
+    bench.ok(COMMAND, &platform.pin_token(PIN));
+    assert_eq!(bench.person.asked, [""; 0]);
+    bench.token(2, 0x04, None);
+    assert_eq!(bench.person.asked.len(), 1);
+}
+
 #[test]
 fn tokens_are_refused() {
     let mut bench = Bench::new();
