@@ -87,6 +87,9 @@ pub enum Command {
     },
     /// List the passkeys
     List {
+        /// Only those with this text in their site, account or name
+        #[arg(conflicts_with = "bin")]
+        text: Option<String>,
         /// Only those that were never used since they were made
         #[arg(long)]
         unused: bool,

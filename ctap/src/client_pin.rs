@@ -161,7 +161,10 @@ fn token_using_pin(
     // Step 7: whoever has the PIN typed elsewhere is not seen doing it. What a ceremony does is asked where it is done.
     if !(Permissions::MAKE_CREDENTIAL | Permissions::GET_ASSERTION).contain(scope.0) {
         not_blocked(authenticator, env)?;
-        env.confirm(&Ask::Unlock { rp_id: scope.1.as_ref(), permissions: scope.0 })?;
+        // Nobody agrees in vain: a PIN that must be changed is good for nothing else.
+        if !env.settings()?.demand_pin_change(authenticator.policy, env.unix_time) {
+            env.confirm(&Ask::Unlock { rp_id: scope.1.as_ref(), permissions: scope.0 })?;
+        }
     }
     token_for_pin(authenticator, request, scope, env)
 }

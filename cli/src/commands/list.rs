@@ -17,7 +17,7 @@ const DAY: u64 = 24 * 60 * 60;
 
 type Accounts = Vec<(AccountId, Account)>;
 
-pub(crate) fn run(app: &mut App<'_>, unused: bool, stale: Option<u64>) -> Result<()> {
+pub(crate) fn run(app: &mut App<'_>, text: Option<&str>, unused: bool, stale: Option<u64>) -> Result<()> {
     let mut keys = app.keys()?;
     let (mut accounts, uses) = {
         let vault = app.open(&mut keys)?;
@@ -30,14 +30,25 @@ pub(crate) fn run(app: &mut App<'_>, unused: bool, stale: Option<u64>) -> Result
             LastUse::Never | LastUse::Unknown => account.created,
         };
         let is_stale = |days: u64| now.saturating_sub(last) >= days.saturating_mul(DAY);
-        (!unused || use_of(*id) == LastUse::Never) && stale.is_none_or(is_stale)
+        text.is_none_or(|text| has(account, text))
+            && (!unused || use_of(*id) == LastUse::Never)
+            && stale.is_none_or(is_stale)
     });
     let json: Vec<_> = accounts.iter().map(|(id, account)| with_use(*id, account, use_of(*id))).collect();
-    app.print(&json, || match (accounts.is_empty(), unused || stale.is_some()) {
+    app.print(&json, || match (accounts.is_empty(), text.is_some() || unused || stale.is_some()) {
         (true, false) => "No passkeys yet.".to_owned(),
         (true, true) => "No such passkeys.".to_owned(),
         _ => table(&accounts, &uses, now),
     })
+}
+
+/// In upper or lower case alike.
+fn has(account: &Account, text: &str) -> bool {
+    let text = text.to_lowercase();
+    let label = account.label.as_deref().unwrap_or_default();
+    [account.rp_id.as_str(), &account.user_name, &account.display_name, label]
+        .iter()
+        .any(|field| field.to_lowercase().contains(&text))
 }
 
 pub(crate) fn bin(app: &mut App<'_>) -> Result<()> {

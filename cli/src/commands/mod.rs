@@ -33,7 +33,7 @@ pub fn run(app: &mut App<'_>, command: Command) -> Result<()> {
         }
         Command::Sign { ceremony, account } => sign::run(app, &ceremony, account),
         Command::List { bin: true, .. } => list::bin(app),
-        Command::List { unused, stale, .. } => list::run(app, unused, stale),
+        Command::List { text, unused, stale, .. } => list::run(app, text.as_deref(), unused, stale),
         Command::Show { id } => show::run(app, id),
         Command::Rename { id, name } => rename::run(app, id, name),
         Command::Delete { id } => delete::run(app, id),

@@ -270,6 +270,7 @@ fn selection_is_the_persons_word() {
 fn reset_destroys_only_on_the_persons_word_and_then_tokens_too() {
     let mut bench = Bench::new();
     let token = bench.token(2, 0x04, None);
+    bench.person.asked.clear();
     for (declined, status) in [
         (Declined::No, Status::OperationDenied),
         (Declined::TimedOut, Status::UserActionTimeout),

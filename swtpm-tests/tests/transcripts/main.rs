@@ -107,6 +107,9 @@ fn list() {
     transcript.silently(&["rename", "3", "Work account"]);
     transcript.run(&["list"], |call| call);
     transcript.run(&["list", "--json"], |call| call);
+    transcript.run(&["list", "WORK"], |call| call);
+    transcript.run(&["list", "example.org", "--json", "--stale", "1"], |call| call);
+    transcript.run(&["list", "nobody"], |call| call);
     transcript.holds("list");
 }
 
@@ -162,6 +165,7 @@ fn bin() {
     transcript.bare(&["undelete", "--help"]);
     transcript.bare(&["empty-bin", "--help"]);
     transcript.run(&["list", "--bin"], |call| call);
+    transcript.run(&["list", "--bin", "alice"], |call| call);
     transcript.run(&["empty-bin"], |call| call.pin(PIN));
     transcript.run(&["undelete", "1"], |call| call.pin(PIN));
     transcript.run(&["delete", "1"], |call| call.pin(PIN));
