@@ -14,6 +14,7 @@ use std::{
 use ciborium::Value;
 use rustix::{
     fd::OwnedFd,
+    io::retry_on_intr,
     net::{
         AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType, connect, recv, send, socket,
         sockopt::{Timeout, set_socket_timeout},
@@ -151,7 +152,8 @@ impl HidClient {
     fn next_packet(&self) -> io::Result<[u8; 64]> {
         loop {
             let mut packet = [0; 64];
-            let (read, _) = recv(&self.socket, &mut packet[..], RecvFlags::empty())?;
+            // A machine that was stopped and goes on interrupts a wait that has a limit (signal(7)).
+            let (read, _) = retry_on_intr(|| recv(&self.socket, &mut packet[..], RecvFlags::empty()))?;
             if read != 64 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
