@@ -158,8 +158,9 @@ impl Arrival {
         let (path, from) = (self.dir.join(VAULT_FILE), self.dir.join(DRAFT_FILE));
         if Container::exists(&self.dir)? {
             let header = |name| Header::load(&Container::open_file(&self.dir, self.lock.clone(), name)?.db);
-            // It came before, and nothing happened since, here or there.
-            let same = header(VAULT_FILE)? == header(DRAFT_FILE)?;
+            let (here, there) = (header(VAULT_FILE)?.0, header(DRAFT_FILE)?.0);
+            // It came before, and nothing was changed since, here or there, nor was it used there.
+            let same = Header { log: here.log, ..there.clone() } == here && there.log.count <= here.log.count;
             return if same { Ok(()) } else { Err(ContainerError::Exists { dir: self.dir.clone() }) };
         }
         remove_database(&path)?;
