@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use vault_core::container::AccountId;
 
-use crate::failure::EXIT_CODES;
+use crate::failure::{EXIT_CODES, Result};
 
 /// Passkeys in this machine's TPM
 ///
@@ -130,6 +130,8 @@ pub enum Command {
     /// The code that resets a forgotten PIN
     #[command(subcommand)]
     Recovery(Recovery),
+    /// Write down what the passkeys are, for another machine; no key leaves the TPM
+    Export(Output),
     /// Move vaults
     #[command(subcommand)]
     Vault(Vault),
@@ -154,6 +156,25 @@ pub enum Command {
         #[arg(long)]
         yes: bool,
     },
+}
+
+impl Command {
+    /// Refuses what cannot be, before anybody is asked for anything.
+    pub fn check(&self) -> Result<()> {
+        if let Self::Export(output) = self { output.check() } else { Ok(()) }
+    }
+}
+
+/// Where something is written.
+#[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
+pub struct Output {
+    /// A new file for it, which only you can read; - is standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub output: PathBuf,
+
+    /// Replace a file that is there already
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// A relying party's request.

@@ -9,8 +9,9 @@ use vault_core::container::{Container, Lock, VAULT_FILE};
 use zeroize::Zeroizing;
 
 use crate::{
-    args::Global,
+    args::{Global, Output},
     config::default_vault,
+    export::Export,
     failure::{Exit, Failure, Result},
     terminal::{self, PinSource},
 };
@@ -43,6 +44,9 @@ pub trait Console {
 
     /// A relying party's options; `-` is standard input.
     fn options(&mut self, path: &Path) -> Result<String>;
+
+    /// Writes an export where the person wants it.
+    fn export(&mut self, output: &Output, export: Export) -> Result<()>;
 
     /// The next part of the file of the person's own vault, in this folder or where it is by default; empty at its end.
     fn vault_part(&mut self, dir: Option<&Path>) -> Result<Vec<u8>>;
@@ -108,6 +112,10 @@ impl Console for Local {
 
     fn options(&mut self, path: &Path) -> Result<String> {
         read_options(path)
+    }
+
+    fn export(&mut self, output: &Output, export: Export) -> Result<()> {
+        export.write(output)
     }
 
     fn vault_part(&mut self, dir: Option<&Path>) -> Result<Vec<u8>> {

@@ -13,15 +13,19 @@ use zeroize::Zeroizing;
 
 use crate::{
     app::App,
-    args::{Command, Global, Vault},
+    args::{Command, Global, Output, Vault},
     config::Config,
     console::{Console, LONGEST_OPTIONS, Local},
+    export::{Entry, Export, Origin},
     failure::{Exit, Failure, Result},
     frame,
 };
 
 /// The longest message: a relying party's options, and what goes around them.
 const LONGEST: usize = LONGEST_OPTIONS + 1024;
+
+/// So many passkeys are told at once: each is shorter than 8 KiB, whatever sites call their users.
+const AT_ONCE: usize = 128;
 
 /// What a program says first.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,6 +58,10 @@ enum Ask {
     Options,
     VaultPart,
     VaultIsTaken,
+    /// Passkeys, for what follows.
+    Passkeys(Vec<Entry>),
+    /// An export of them.
+    Export(Origin),
     /// It has ended: an exit code, and what to say on stderr.
     End(u8, Option<String>),
 }
@@ -120,6 +128,8 @@ impl Call {
             Command::Vault(Vault::Adopt { dir }) => (None, Some(dir.clone())),
             _ => (None, None),
         };
+        let output = if let Command::Export(output) = &self.command { Some(output.clone()) } else { None };
+        let mut passkeys = Vec::new();
         send(&mut stream, &Hello::Run(self)).map_err(gone)?;
         loop {
             let answer = match receive(&mut stream).map_err(gone)? {
@@ -145,6 +155,15 @@ impl Call {
                 Ask::VaultIsTaken => {
                     adopted.as_ref().ok_or_else(unasked)?;
                     console.vault_is_taken()?;
+                    Answer::Heard
+                }
+                Ask::Passkeys(more) => {
+                    passkeys.extend(more);
+                    Answer::Heard
+                }
+                Ask::Export(origin) => {
+                    let output = output.as_ref().ok_or_else(unasked)?;
+                    console.export(output, Export::new(origin, std::mem::take(&mut passkeys)))?;
                     Answer::Heard
                 }
                 Ask::End(code, text) => {
@@ -201,6 +220,10 @@ impl Remote {
         send(&mut self.stream, ask).and_then(|()| receive(&mut self.stream)).map_err(gone)
     }
 
+    fn passkeys(&mut self, passkeys: &[Entry]) -> Result<()> {
+        passkeys.chunks(AT_ONCE).try_for_each(|some| self.exchange(&Ask::Passkeys(some.to_vec())).map(drop))
+    }
+
     fn text(&mut self, ask: &Ask) -> Result<Zeroizing<String>> {
         match self.exchange(ask)? {
             Answer::Text(text) => Ok(text),
@@ -237,6 +260,11 @@ impl Console for Remote {
 
     fn options(&mut self, _: &Path) -> Result<String> {
         self.text(&Ask::Options).map(|text| text.to_string())
+    }
+
+    fn export(&mut self, _: &Output, export: Export) -> Result<()> {
+        self.passkeys(&export.accounts)?;
+        self.exchange(&Ask::Export(export.origin)).map(drop)
     }
 
     fn vault_part(&mut self, _: Option<&Path>) -> Result<Vec<u8>> {

@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod config;
 mod console;
+mod export;
 mod failure;
 pub mod frame;
 pub mod ipc;

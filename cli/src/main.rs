@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     let json = args.global.json;
     let run = || {
         prepared.map_err(|e| Failure::unexpected("cannot turn core dumps off", e))?;
+        args.command.check()?;
         let mut console = Local::new(&args.global)?;
         let socket = args.global.socket.as_deref().map(ipc::connect).transpose()?;
         let config = if socket.is_some() { Config::default() } else { Config::read()? };

@@ -1,6 +1,7 @@
 //! What Passhold's tests run against: software TPMs, a proxy that makes them fail, and other people's
 //! relying parties.
 
+mod desk;
 mod device;
 mod dice;
 mod hid;
@@ -10,6 +11,7 @@ pub mod proxy;
 mod scene;
 mod tpm;
 
+pub use desk::Desk;
 pub use device::Device;
 pub use dice::Dice;
 pub use hid::HidClient;

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ciborium::Value;
 use platform::site::Site;
 use swtpm_tests::{Call, HidClient, PIN, Passhold, Program, Run, TestTpm, creation_options, request_options};
 use tempfile::TempDir;
@@ -375,14 +376,17 @@ fn the_service_gets_no_file_but_the_commands_own() {
     let home = Passhold::new("unused");
     let socket = home.home().join("socket");
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    for ask in ["Options", "VaultPart", "VaultIsTaken"] {
+    let origin = [("vault", "".into()), ("aaguid", "".into()), ("exported", 1.into())];
+    let origin = Value::Map(origin.map(|(name, value): (&str, Value)| (name.into(), value)).into());
+    let export = Value::Map(vec![("Export".into(), origin)]);
+    for ask in ["Options", "VaultPart", "VaultIsTaken"].map(Value::from).into_iter().chain([export]) {
         let listed = thread::spawn({
             let call = home.bare(["--socket"]).arg(&socket).arg("list");
             move || call.run()
         });
         let (mut stream, _) = listener.accept().unwrap();
         let mut message = Vec::new();
-        ciborium::into_writer(ask, &mut message).unwrap();
+        ciborium::into_writer(&ask, &mut message).unwrap();
         stream.write_all(&u32::try_from(message.len()).unwrap().to_be_bytes()).unwrap();
         stream.write_all(&message).unwrap();
         let refused = listed.join().unwrap().expect_code(1);
@@ -405,11 +409,11 @@ fn what_the_service_says_cannot_command_a_terminal() {
         move || call.run()
     });
     let (mut stream, _) = listener.accept().unwrap();
-    let escape = ciborium::Value::from("\u{1b}[2Jgone\u{9b}31m\u{7}");
-    let end = ciborium::Value::Array(vec![0.into(), escape.clone()]);
+    let escape = Value::from("\u{1b}[2Jgone\u{9b}31m\u{7}");
+    let end = Value::Array(vec![0.into(), escape.clone()]);
     for (ask, what) in [("Note", escape.clone()), ("Print", escape), ("End", end)] {
         let mut message = Vec::new();
-        ciborium::into_writer(&ciborium::Value::Map(vec![(ask.into(), what)]), &mut message).unwrap();
+        ciborium::into_writer(&Value::Map(vec![(ask.into(), what)]), &mut message).unwrap();
         stream.write_all(&u32::try_from(message.len()).unwrap().to_be_bytes()).unwrap();
         stream.write_all(&message).unwrap();
     }

@@ -25,10 +25,7 @@ pub(crate) fn run(app: &mut App<'_>, text: Option<&str>, unused: bool, stale: Op
     };
     let (now, use_of) = (now(), |id| uses.get(&id).copied().unwrap_or(LastUse::Unknown));
     accounts.retain(|(id, account)| {
-        let last = match use_of(*id) {
-            LastUse::At(at) => at,
-            LastUse::Never | LastUse::Unknown => account.created,
-        };
+        let last = use_of(*id).at().unwrap_or(account.created);
         let is_stale = |days: u64| now.saturating_sub(last) >= days.saturating_mul(DAY);
         text.is_none_or(|text| has(account, text))
             && (!unused || use_of(*id) == LastUse::Never)
@@ -78,13 +75,9 @@ pub(super) fn to_json(id: AccountId, account: &Account) -> Value {
 
 /// The same with its last use: seconds since 1970, or null if it was never used, or nobody knows.
 pub(super) fn with_use(id: AccountId, account: &Account, last: LastUse) -> Value {
-    let at = match last {
-        LastUse::At(at) => Some(at),
-        LastUse::Never | LastUse::Unknown => None,
-    };
     let mut json = to_json(id, account);
     if let Some(members) = json.as_object_mut() {
-        members.insert("lastUsed".to_owned(), json!(at));
+        members.insert("lastUsed".to_owned(), json!(last.at()));
     }
     json
 }

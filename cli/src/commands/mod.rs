@@ -4,6 +4,7 @@ mod adopt;
 mod delete;
 mod empty_bin;
 mod enroll;
+mod export;
 mod list;
 mod log;
 mod pin_change;
@@ -42,6 +43,7 @@ pub fn run(app: &mut App<'_>, command: Command) -> Result<()> {
         Command::Pin(Pin::Change) => pin_change::run(app),
         Command::Pin(Pin::Reset) => pin_reset::run(app),
         Command::Recovery(Recovery::Renew) => recovery_renew::run(app),
+        Command::Export(output) => export::run(app, &output),
         Command::Vault(Vault::Adopt { dir }) => adopt::run(app, dir.as_deref()),
         Command::Restore(Restore::Accept) => restore_accept::run(app),
         Command::Log { command: None, last } => log::run(app, last),

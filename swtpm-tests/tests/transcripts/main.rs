@@ -229,6 +229,21 @@ fn restore() {
 }
 
 #[test]
+fn export() {
+    let mut transcript = Transcript::with_accounts(&["alice", "bob\u{1b}[31m"]);
+    transcript.bare(&["export", "--help"]);
+    transcript.run(&["export"], |call| call);
+    transcript.run(&["export", "--output", "e.json"], |call| call.pin(WRONG));
+    transcript.run(&["export", "--output", "e.json"], |call| call.pin(PIN));
+    transcript.run(&["export", "--output", "e.json"], |call| call.pin(PIN));
+    transcript.run(&["export", "--output", "e.json", "--force", "--json"], |call| call.pin(PIN));
+    transcript.run(&["export", "--output", "vault", "--force"], |call| call.pin(PIN));
+    transcript.run(&["export", "--output", "no/folder.json"], |call| call.pin(PIN));
+    transcript.run(&["export"], |call| call.pin(PIN));
+    transcript.holds("export");
+}
+
+#[test]
 fn recovery() {
     let mut transcript = Transcript::empty();
     transcript.bare(&["recovery", "--help"]);
@@ -419,7 +434,10 @@ fn redact(json: &mut Value) {
         Value::Object(members) => {
             for (name, value) in members {
                 match name.as_str() {
-                    "at" | "created" | "lastUsed" | "binned" if !value.is_null() => *value = json!("[TIME]"),
+                    "at" | "created" | "lastUsed" | "binned" | "exported" if value.is_number() => {
+                        *value = json!("[TIME]");
+                    }
+                    "vault" if value.as_str().is_some_and(|id| id.len() == 32) => *value = json!("[ID]"),
                     "clientDataJSON" | "authenticatorData" | "publicKey" | "attestationObject"
                     | "signature" => {
                         *value = json!("[BASE64URL]");

@@ -75,6 +75,14 @@ pub enum LastUse {
     At(u64),
 }
 
+impl LastUse {
+    /// When, in seconds since 1970, if it was used and that is known.
+    #[must_use]
+    pub fn at(self) -> Option<u64> {
+        if let Self::At(at) = self { Some(at) } else { None }
+    }
+}
+
 /// What it takes to use a passkey: fixed when it was made, by its key's policy in the TPM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

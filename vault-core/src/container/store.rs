@@ -244,8 +244,8 @@ impl Store {
         })
     }
 
-    /// With those in the bin.
-    fn all(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
+    /// All passkeys and those in the bin, oldest first; proven complete.
+    pub fn all(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
         let mut query = self.db().prepare("SELECT id, rp_tag, sealed FROM passkey ORDER BY id")?;
         let rows = query.query_map([], Row::read)?;
         let mut buckets: BTreeMap<u16, BucketDigest> = BTreeMap::new();

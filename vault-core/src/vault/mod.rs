@@ -20,7 +20,7 @@ use crate::{
         Account, AccountId, Container, ContainerError, Deed, LastUse, Log, Refusal, Settings, State, Store,
         Subject,
     },
-    keystore::{KeyStore, KeyStoreError, Then, TpmStatus, UnlockedKeys},
+    keystore::{KeyStore, KeyStoreError, Then, TpmKind, TpmStatus, UnlockedKeys},
     pin::{PinMaterial, PinSecrets},
     text::kept,
     webauthn::{CreateRequest, GetRequest, RpId, User},
@@ -163,6 +163,12 @@ impl<'k> Vault<'k> {
     #[must_use]
     pub fn id(&self) -> [u8; 16] {
         *self.store.vault_id()
+    }
+
+    /// The kind of TPM it was made in.
+    #[must_use]
+    pub fn kind(&self) -> TpmKind {
+        self.store.kind()
     }
 
     /// What the vault keeps besides its passkeys.

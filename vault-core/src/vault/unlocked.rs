@@ -3,7 +3,8 @@ use sha2::{Digest, Sha256};
 use crate::{
     Secret,
     container::{
-        Account, AccountId, ContainerError, Damage, Deed, Extras, Refusal, Settings, Store, Subject, Takes,
+        Account, AccountId, ContainerError, Damage, Deed, Extras, LastUse, Refusal, Settings, Store, Subject,
+        Takes,
     },
     keystore::{KeyBlob, KeyStoreError, PresenceParent, PublicKey, Signature, Then, UnlockedKeys},
     pin::PinSecrets,
@@ -245,6 +246,20 @@ impl<'v> Unlocked<'v> {
         let wanted = WantedAssertion { rp_id: &request.rp_id, id, client_data: &client_data, extensions };
         let made = self.get_assertion(wanted, Some(present), now, rng)?;
         Ok(AuthenticationResponse::new(&made, &client_data_json))
+    }
+
+    /// All passkeys and those in the bin, oldest first, and their last uses; of a file that the TPM says is the newest. Their
+    /// keys are wrapped: nothing but this TPM can use them.
+    pub fn inventory(mut self) -> Result<Vec<(AccountId, Account, LastUse)>, VaultError> {
+        // As in a deletion: without the vault key a PIN index that somebody replaced would do.
+        self.keys.confirm()?;
+        let uses = self.store.last_uses()?;
+        let last = |id| uses.get(&id).copied().unwrap_or(LastUse::Unknown);
+        let all = self.store.all()?;
+        // Nothing leaves unseen.
+        self.store.note(Deed::Export, None);
+        self.store.write_log()?;
+        Ok(all.into_iter().map(|(id, account)| (id, account, last(id))).collect())
     }
 
     /// Moves a passkey to the bin, where it cannot be used. `now` is in seconds since 1970: what has been there for

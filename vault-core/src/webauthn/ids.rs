@@ -170,6 +170,12 @@ impl fmt::Debug for CredentialId {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserHandle(#[serde(with = "serde_bytes")] Vec<u8>);
 
+impl fmt::Display for UserHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&base64url(&self.0))
+    }
+}
+
 impl UserHandle {
     /// `None` if it is empty or longer than 64 bytes.
     #[must_use]

@@ -1,0 +1,181 @@
+//! What `export` writes.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde::{Deserialize, Serialize};
+use vault_core::{
+    container::{Account, AccountId, LastUse, Takes},
+    printable,
+};
+
+use crate::{
+    app::to_json,
+    args::Output,
+    failure::{Exit, Failure, Result},
+};
+
+/// What tells it from other JSON.
+const KIND: &str = "export";
+/// The one version there is.
+const VERSION: u64 = 1;
+/// For whoever finds the file.
+const NOTE: &str =
+    "No key is in here, and none can leave its TPM. This tells what to enroll again elsewhere.";
+
+/// What the passkeys of a vault are. Members may be added; what has another meaning has another version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    passhold: String,
+    version: u64,
+    note: String,
+    #[serde(flatten)]
+    pub(crate) origin: Origin,
+    pub(crate) accounts: Vec<Entry>,
+}
+
+/// Where an export comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    /// The vault's random id, in hexadecimal.
+    vault: String,
+    /// What kind of authenticator its passkeys are in, as a UUID.
+    aaguid: String,
+    /// When it was made, in seconds since 1970.
+    exported: u64,
+}
+
+/// A passkey, without its key. Whatever is text may come from anybody; times are in seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Entry {
+    id: AccountId,
+    pub(crate) rp_id: String,
+    rp_name: String,
+    pub(crate) user_name: String,
+    display_name: String,
+    /// The person's own name for it.
+    name: Option<String>,
+    /// In base64url without padding, as the next one.
+    pub(crate) user_handle: String,
+    pub(crate) credential_id: String,
+    takes: Takes,
+    pub(crate) created: u64,
+    /// Null if it was never used, or nobody knows.
+    last_used: Option<u64>,
+    /// Null unless it is in the bin.
+    pub(crate) binned: Option<u64>,
+}
+
+impl Origin {
+    pub(crate) fn new(vault: [u8; 16], aaguid: [u8; 16], exported: u64) -> Self {
+        let hex = |id| format!("{:032x}", u128::from_be_bytes(id));
+        let mut uuid = hex(aaguid);
+        for at in [20, 16, 12, 8] {
+            uuid.insert(at, '-');
+        }
+        Self { vault: hex(vault), aaguid: uuid, exported }
+    }
+}
+
+impl Export {
+    pub(crate) fn new(origin: Origin, accounts: Vec<Entry>) -> Self {
+        let (passhold, note) = (KIND.to_owned(), NOTE.to_owned());
+        Self { passhold, version: VERSION, note, origin, accounts }
+    }
+
+    /// As JSON on one line, in which nothing rewrites the line that a terminal shows.
+    fn to_json(&self) -> Result<String> {
+        // Outside of its strings JSON has none of these characters, and inside each has an escape.
+        let escaped = |c: char| {
+            let harmless = printable(c.encode_utf8(&mut [0; 4])).starts_with(c);
+            if harmless { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) }
+        };
+        Ok(to_json(self)?.chars().map(escaped).collect())
+    }
+
+    /// Writes it to a file that only its owner can read, or to standard output.
+    pub(crate) fn write(&self, output: &Output) -> Result<()> {
+        let json = self.to_json()? + "\n";
+        let Some(file) = output.file() else {
+            let printed = io::stdout().write_all(json.as_bytes());
+            return printed.map_err(|e| Failure::unexpected("cannot write to standard output", e));
+        };
+        write_whole(file, output.replacing(), json.as_bytes()).map_err(|e| match e.kind() {
+            ErrorKind::AlreadyExists => output.exists(file),
+            _ => Failure::unexpected(format!("cannot write {}", file.display()), e)
+                .next("Name another file with --output."),
+        })
+    }
+}
+
+impl Entry {
+    pub(crate) fn new(id: AccountId, account: &Account, last: LastUse) -> Self {
+        Self {
+            id,
+            rp_id: account.rp_id.to_string(),
+            rp_name: account.rp_name.clone(),
+            user_name: account.user_name.clone(),
+            display_name: account.display_name.clone(),
+            name: account.label.clone(),
+            user_handle: account.user_handle.to_string(),
+            credential_id: account.credential_id.to_string(),
+            takes: account.takes,
+            created: account.created,
+            last_used: last.at(),
+            binned: account.binned,
+        }
+    }
+}
+
+impl Output {
+    /// The file, unless it is standard output.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        (self.output != Path::new("-")).then_some(&self.output)
+    }
+
+    /// Refuses what is there already, before anybody types a PIN for it. Nothing but a file is ever replaced.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Some(file) = self.file() else { return Ok(()) };
+        match file.symlink_metadata() {
+            Ok(there) if !self.force || !there.is_file() => Err(self.exists(file)),
+            // What cannot be written says so when it is.
+            _ => Ok(()),
+        }
+    }
+
+    fn replacing(&self) -> RenameFlags {
+        if self.force { RenameFlags::empty() } else { RenameFlags::NOREPLACE }
+    }
+
+    fn exists(&self, file: &Path) -> Failure {
+        let (what, next) = if self.force {
+            ("is no file that could be replaced", "Name another file with --output.")
+        } else {
+            ("is there already", "Name another file with --output, or replace it with --force.")
+        };
+        Failure::new(Exit::Usage, format!("{} {what}", file.display()))
+            .next(format!("Nothing was written. {next}"))
+    }
+}
+
+/// The whole of it is there under that name, or nothing.
+fn write_whole(path: &Path, how: RenameFlags, contents: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+    let draft = folder.join(format!(".passhold-{:016x}", getrandom::u64()?));
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).and_then(|mut file| {
+            file.write_all(contents)?;
+            file.sync_all()?;
+            Ok(renameat_with(CWD, &draft, CWD, path, how)?)
+        });
+    if written.is_err() {
+        fs::remove_file(&draft).ok();
+    }
+    written.and_then(|()| File::open(folder)?.sync_all())
+}
