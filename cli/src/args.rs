@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{
+    Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use serde::{Deserialize, Serialize};
-use vault_core::container::AccountId;
+use vault_core::{RuleAction, container::AccountId};
 
 use crate::failure::{EXIT_CODES, Result};
 
@@ -130,6 +133,12 @@ pub enum Command {
     /// The code that resets a forgotten PIN
     #[command(subcommand)]
     Recovery(Recovery),
+    /// List the rules for new passkeys, or change them: sites that get none, or only on a word
+    Rules {
+        /// What to do with them
+        #[command(subcommand)]
+        change: Option<RuleChange>,
+    },
     /// Write down what the passkeys are, for another machine; no key leaves the TPM
     Export(Output),
     /// Move vaults
@@ -210,6 +219,25 @@ pub enum Recovery {
 pub enum Log {
     /// Tell whether an entry was removed or changed, or the whole vault put back to an earlier day
     Verify,
+}
+
+/// What can be done with the rules.
+#[derive(Debug, Subcommand, Serialize, Deserialize)]
+pub enum RuleChange {
+    /// Add a rule; it replaces one with the same glob
+    Add {
+        /// never: no passkey is made; ask: you are asked before one is made
+        #[arg(value_parser = PossibleValuesParser::new(["never", "ask"])
+            .map(|word| if word == "never" { RuleAction::Never } else { RuleAction::Ask }))]
+        action: RuleAction,
+        /// Which sites, by their relying party ID: example.org, or *.example.org for all below it
+        glob: String,
+    },
+    /// Take a rule away
+    Remove {
+        /// The glob, as `rules` shows it
+        glob: String,
+    },
 }
 
 /// What can be done with an old copy of the vault's file.

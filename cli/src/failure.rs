@@ -11,7 +11,7 @@ use std::{
 use serde_json::json;
 use tpm_backend::swtpm::SwtpmError;
 use vault_core::{
-    CeremonyError, NotACode, OpenError, RecoveryError, TriesLeft, UnlockError, VaultError,
+    CeremonyError, NotACode, OpenError, RecoveryError, RuleError, TriesLeft, UnlockError, VaultError,
     container::ContainerError,
     keystore::{KeyStoreError, KeysGone},
     pin::PinRefused,
@@ -47,6 +47,7 @@ pub enum Exit {
     OwnerAuth = 17,
     Exists = 18,
     WrongCode = 21,
+    ByRule = 22,
 }
 
 impl Exit {
@@ -77,7 +78,8 @@ Exit codes:
   16  the new PIN is refused
   17  the TPM's owner authorization is needed, or wrong
   18  there is a vault already
-  21  it is not the recovery code in force";
+  21  it is not the recovery code in force
+  22  a rule refuses the passkey";
 
 const DAMAGED: &str = "Nothing was changed. Put back a copy of the newest vault.db. Without one, try \"passhold wipe\"; \
      if that fails too, delete the folder.";
@@ -383,6 +385,7 @@ impl From<CeremonyError> for Failure {
             CeremonyError::Container(e) => e.into(),
             CeremonyError::KeyStore(e) => e.into(),
             CeremonyError::Excluded => Self::excluded(),
+            CeremonyError::ByRule(_) => Self::by_rule(message),
             CeremonyError::PinUsedBefore => {
                 Self::new(Exit::PinRefused, format!("this PIN is refused: {message}"))
                     .next("Choose another one.")
@@ -397,6 +400,11 @@ impl From<CeremonyError> for Failure {
 }
 
 impl Failure {
+    pub(crate) fn by_rule(message: impl Into<String>) -> Self {
+        Self::new(Exit::ByRule, message)
+            .next("Nothing was made. \"passhold rules\" lists the rules, \"passhold rules remove GLOB\" takes one away.")
+    }
+
     pub(crate) fn excluded() -> Self {
         Self::new(Exit::Excluded, CeremonyError::Excluded.to_string())
             .next("You can sign in with it: \"passhold sign\".")
@@ -425,6 +433,16 @@ impl From<OriginError> for Failure {
     fn from(error: OriginError) -> Self {
         Self::new(Exit::Request, error.to_string())
             .next("Give --origin as the browser shows it: https://host, or http://localhost:port.")
+    }
+}
+
+impl From<RuleError> for Failure {
+    fn from(error: RuleError) -> Self {
+        let next = match error {
+            RuleError::TooMany => "\"passhold rules remove GLOB\" makes room.",
+            _ => "Give a relying party ID such as example.org, or *.example.org for all below it.",
+        };
+        Self::new(Exit::Usage, error.to_string()).next(next)
     }
 }
 

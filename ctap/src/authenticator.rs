@@ -3,11 +3,11 @@ use std::{error::Error, time::Duration};
 use ciborium::Value;
 use rand_core::CryptoRng;
 use vault_core::{
-    OpenError, TriesLeft, Vault, VaultError,
+    OpenError, Rule, TriesLeft, Vault, VaultError,
     container::{Account, Deed, Refusal, Settings, Subject},
     keystore::{KeyStoreError, TpmKind},
     pin::{Pin, PinMaterial, PinPolicy},
-    webauthn::UserPresent,
+    webauthn::{RpId, UserPresent},
 };
 
 use crate::{
@@ -233,6 +233,12 @@ impl Env<'_> {
         if self.vaults.exist() { Ok(self.vaults.open()?.settings()?) } else { Ok(Settings::default()) }
     }
 
+    /// The rule that has the person asked about a new passkey at `rp_id`, if one does. Where there is never to be one, nobody is
+    /// asked.
+    pub(crate) fn rule_on(&mut self, rp_id: &RpId) -> Result<Option<Rule>> {
+        Ok(self.settings()?.rules.allow(rp_id)?.cloned())
+    }
+
     /// Asks for presence within a ceremony, where nobody answering is a refusal (§6.1.2 steps 1 and 14, §6.2.2 steps 1 and 9).
     pub(crate) fn presence(&mut self, ask: &Ask<'_>) -> Result<UserPresent> {
         refused(self.confirm(ask))
@@ -267,7 +273,7 @@ impl Env<'_> {
     fn log(&mut self, ask: &Ask<'_>, declined: Declined) {
         let site = |rp_id, user| Subject::new(None, rp_id, user);
         let (deed, subject) = match ask {
-            Ask::Create { rp_id, user } => (Deed::Enrol, Some(site(rp_id, user.name.as_str()))),
+            Ask::Create { rp_id, user, .. } => (Deed::Enrol, Some(site(rp_id, user.name.as_str()))),
             Ask::SignIn { account } => (Deed::Sign, Some(site(&account.rp_id, &account.user_name))),
             Ask::Unlock { rp_id, .. } => (Deed::Unlock, rp_id.map(|rp_id| site(rp_id, ""))),
             Ask::Reset { .. } => (Deed::Wipe, None),

@@ -205,6 +205,9 @@ fn token_using_uv(
         return Err(Status::NotAllowed.into());
     }
     let shared = peer.share(authenticator)?;
+    if let Some(rp_id) = rp_id.as_ref().filter(|_| permissions.contain(Permissions::MAKE_CREDENTIAL)) {
+        env.rule_on(rp_id)?;
+    }
     let ask = Ask::Unlock { rp_id: rp_id.as_ref(), permissions };
     let verification =
         verification::by_prompt(&ask, authenticator.policy, env).map_err(|error| match error {

@@ -69,6 +69,7 @@ impl From<CeremonyError> for Failure {
     fn from(error: CeremonyError) -> Self {
         match error {
             CeremonyError::KeyStore(e) => e.into(),
+            CeremonyError::ByRule(_) => Status::OperationDenied.into(),
             CeremonyError::PinChangeDue | CeremonyError::PinUsedBefore => Status::PinPolicyViolation.into(),
             e => Self { status: Status::Other, cause: Some(e.into()) },
         }

@@ -81,15 +81,22 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
         return Err(Status::InvalidParameter.into());
     }
     // Step 11.
-    let ask = Ask::Create { rp_id: &request.rp_id, user: &request.user };
-    let Verification { unlock, present } = match &request.auth {
-        Some(auth) => verification::by_token(
-            authenticator,
-            auth,
-            &request.client_data,
-            Permissions::MAKE_CREDENTIAL,
-            &request.rp_id,
-        )?,
+    let token = request.auth.as_ref().map(|auth| {
+        let (client_data, rp_id) = (&request.client_data, &request.rp_id);
+        verification::by_token(authenticator, auth, client_data, Permissions::MAKE_CREDENTIAL, rp_id)
+    });
+    let token = token.transpose()?;
+    // After the token, whose refusal tells nothing of the rules; before the list of step 12, of which such a site learns nothing.
+    let rule = match env.rule_on(&request.rp_id) {
+        Err(failure) if token.is_some() => {
+            log(Refusal::Rule, &request, env)?;
+            return Err(failure);
+        }
+        rule => rule?,
+    };
+    let ask = Ask::Create { rp_id: &request.rp_id, user: &request.user, rule: rule.as_ref() };
+    let Verification { unlock, present } = match token {
+        Some(verification) => verification,
         None => verification::by_prompt(&ask, authenticator.policy, env).map_err(refusal)?,
     };
     let by_token = || request.auth.as_ref().and_then(|_| authenticator.take_presence(env.now));
@@ -99,8 +106,7 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
     let excluded =
         known.iter().any(|(_, a)| request.exclude.iter().any(|id| id == a.credential_id.as_bytes()));
     if excluded {
-        let subject = Subject::new(None, &request.rp_id, &request.user.name);
-        env.vaults.open()?.note_refusal(Deed::Enrol, Refusal::Excluded, Some(subject)).ok();
+        log(Refusal::Excluded, &request, env)?;
         // Whether or not the person is there.
         present.map_or_else(|| env.presence(&Ask::Select).map(drop), |_| Ok(())).ok();
         return Err(Status::CredentialExcluded.into());
@@ -150,6 +156,13 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
         (0x03, Some(made.attested.statement())),
         (0x05, large_blob_key.and_then(|key| bytes(key.0))),
     ]))
+}
+
+/// A log that cannot be written does not hide why something was refused.
+fn log(why: Refusal, request: &Request, env: &mut Env<'_>) -> Result<()> {
+    let subject = Subject::new(None, &request.rp_id, &request.user.name);
+    env.vaults.open()?.note_refusal(Deed::Enrol, why, Some(subject)).ok();
+    Ok(())
 }
 
 /// Step 3: the list is read to its end, so that what is malformed is refused.

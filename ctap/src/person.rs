@@ -1,5 +1,5 @@
 use vault_core::{
-    TriesLeft,
+    Rule, TriesLeft,
     container::Account,
     pin::Pin,
     webauthn::{RpId, User, UserPresent},
@@ -16,6 +16,8 @@ pub enum Ask<'a> {
         rp_id: &'a RpId,
         /// The account.
         user: &'a User,
+        /// The person's own rule that asks, if one does.
+        rule: Option<&'a Rule>,
     },
     /// A sign-in.
     SignIn {

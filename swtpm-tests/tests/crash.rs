@@ -151,6 +151,11 @@ fn a_renewal_killed_at_any_call_leaves_one_code_in_force() {
 }
 
 #[test]
+fn a_rule_added_and_killed_at_any_call_holds_or_does_not() {
+    killed_at_each_call(Operation::AddRule, every());
+}
+
+#[test]
 fn a_wipe_killed_at_any_call_is_completed_or_never_began() {
     killed_at_each_call(Operation::Wipe, every());
 }
@@ -221,6 +226,11 @@ fn a_pin_reset_killed_at_random_leaves_the_old_pin_or_is_done_again_with_the_sam
 #[test]
 fn a_renewal_killed_at_random_leaves_one_code_in_force() {
     killed_at_random(Operation::RecoveryRenew);
+}
+
+#[test]
+fn a_rule_added_and_killed_at_random_holds_or_does_not() {
+    killed_at_random(Operation::AddRule);
 }
 
 #[test]

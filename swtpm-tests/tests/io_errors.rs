@@ -183,6 +183,11 @@ fn a_pin_change_survives_failing_calls() {
 }
 
 #[test]
+fn a_new_rule_survives_failing_calls() {
+    fails_at_each_call(Operation::AddRule, NONE);
+}
+
+#[test]
 fn a_wipe_survives_failing_calls() {
     fails_at_each_call(Operation::Wipe, NONE);
 }

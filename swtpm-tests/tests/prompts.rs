@@ -156,6 +156,20 @@ fn the_prompt_names_site_and_account_and_the_pin_typed_there_is_consent() {
 }
 
 #[test]
+fn the_prompt_says_that_a_rule_asks() {
+    let desk = Desk::new();
+    desk.passhold.call(["rules", "add", "ask", "*.org"]).pin(PIN).run().expect_code(0);
+    desk.person(&[&format!("echo 'D {PIN}'; echo OK")]);
+    assert_eq!(desk.make(), OK);
+    assert!(desk.told().contains("\"? Your rule \"ask *.org\" asks.\n"), "{}", desk.told());
+    // And where one forbids, nobody is asked.
+    desk.passhold.call(["rules", "add", "never", "*"]).pin(PIN).run().expect_code(0);
+    desk.person(&[&format!("echo 'D {PIN}'; echo OK")]);
+    assert_eq!(desk.make(), OPERATION_DENIED);
+    assert_eq!(desk.told(), "");
+}
+
+#[test]
 fn a_prompt_for_a_token_says_all_that_the_token_is_for() {
     let desk = Desk::new();
     let site = platform::site::Site::connect(&desk.device);

@@ -10,11 +10,13 @@ pub mod container;
 pub mod keystore;
 pub mod pin;
 mod recovery;
+mod rules;
 mod text;
 mod vault;
 pub mod webauthn;
 
 pub use recovery::{NotACode, RecoveryCode, RecoverySecrets};
+pub use rules::{Rule, RuleAction, RuleError, Rules};
 pub use text::{cut, printable};
 pub use vault::{
     Assertion, CeremonyError, MadeCredential, NewCredential, OpenError, PIN_LIMIT, RecoveryError, Restored,

@@ -1,5 +1,5 @@
 use vault_core::{
-    Vault,
+    Rule, Vault,
     container::AccountId,
     printable,
     webauthn::{CreateRequest, Origin},
@@ -68,11 +68,16 @@ fn choose(
     beside: Beside,
 ) -> Result<Option<AccountId>> {
     let vault = app.open(keys)?;
+    let settings = vault.settings()?;
+    let rule = settings.rules.allow(&request.rp_id)?;
     if vault.excluded(request)?.is_some() {
         return Err(Failure::excluded());
     }
     let mut known = vault.accounts_of(&request.rp_id)?;
     drop(vault);
+    if let Some(rule) = rule {
+        ask_by(rule, app, request)?;
+    }
     known.retain(|(_, account)| account.user_handle == request.user.handle);
     let Some((id, account)) = known.pop() else { return Ok(None) };
     match beside {
@@ -97,4 +102,20 @@ fn choose(
         "another" => Ok(None),
         _ => Err(stop()),
     }
+}
+
+/// Whoever gives the PIN on a descriptor is not there to be asked.
+fn ask_by(rule: &Rule, app: &mut App<'_>, request: &CreateRequest) -> Result<()> {
+    if !app.console.pin_is_typed() {
+        return Err(Failure::by_rule(format!(
+            "the rule \"{rule}\" wants somebody asked, and nobody is there"
+        )));
+    }
+    let (user, rp_id) = (printable(&request.user.name), &request.rp_id);
+    let question = format!("Your rule \"{rule}\" asks: make a passkey for {user} at {rp_id} (yes, no)? ");
+    if app.console.ask(&question)? == "yes" {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::NotConfirmed, format!("the rule \"{rule}\" asked, and nobody said yes"))
+        .next("Nothing was made. To make it, answer \"yes\"."))
 }

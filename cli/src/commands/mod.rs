@@ -12,6 +12,7 @@ mod pin_reset;
 mod recovery_renew;
 mod rename;
 mod restore_accept;
+mod rules;
 mod setup;
 mod show;
 mod sign;
@@ -43,6 +44,8 @@ pub fn run(app: &mut App<'_>, command: Command) -> Result<()> {
         Command::Pin(Pin::Change) => pin_change::run(app),
         Command::Pin(Pin::Reset) => pin_reset::run(app),
         Command::Recovery(Recovery::Renew) => recovery_renew::run(app),
+        Command::Rules { change: None } => rules::list(app),
+        Command::Rules { change: Some(change) } => rules::change(app, &change),
         Command::Export(output) => export::run(app, &output),
         Command::Vault(Vault::Adopt { dir }) => adopt::run(app, dir.as_deref()),
         Command::Restore(Restore::Accept) => restore_accept::run(app),

@@ -9,8 +9,9 @@ const SHOWN: usize = 64;
 /// The question that goes with `ask`.
 pub(super) fn question(ask: &Ask<'_>) -> String {
     match ask {
-        Ask::Create { rp_id, user } => {
-            format!("Create a passkey at {rp_id} for {}?", named(&user.name))
+        Ask::Create { rp_id, user, rule } => {
+            let by_rule = rule.map(|rule| format!(" Your rule \"{rule}\" asks.")).unwrap_or_default();
+            format!("Create a passkey at {rp_id} for {}?{by_rule}", named(&user.name))
         }
         Ask::SignIn { account } => sign_in(account),
         Ask::Unlock { rp_id, permissions } => format!("A program wants to {}.", wishes(*rp_id, *permissions)),

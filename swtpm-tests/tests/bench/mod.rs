@@ -15,7 +15,7 @@ use swtpm_tests::{PIN, Program, creation_options, key_store, pin, request_option
 use tempfile::TempDir;
 use tpm_backend::swtpm::Swtpm;
 use vault_core::{
-    OpenError, RecoveryCode, UnlockError, Vault,
+    OpenError, RecoveryCode, RuleAction, UnlockError, Vault,
     container::{AccountId, Container, ContainerError, VAULT_FILE},
     webauthn::{CreateRequest, GetRequest, Origin, UserPresent},
 };
@@ -23,6 +23,8 @@ use vault_core::{
 use super::common::{Facts, Wire};
 
 pub(crate) const NEW_PIN: &str = "314159x";
+/// A rule that holds from the beginning.
+const RULE: &str = "ask example.net";
 pub(crate) const SITE: &str = "example.org";
 pub(crate) const ORIGIN: &str = "https://example.org";
 
@@ -38,10 +40,11 @@ pub(crate) enum Operation {
     PinChange,
     PinReset,
     RecoveryRenew,
+    AddRule,
     Wipe,
 }
 
-pub(crate) const OPERATIONS: [Operation; 10] = [
+pub(crate) const OPERATIONS: [Operation; 11] = [
     Operation::Setup,
     Operation::Enroll,
     Operation::Delete,
@@ -51,6 +54,7 @@ pub(crate) const OPERATIONS: [Operation; 10] = [
     Operation::PinChange,
     Operation::PinReset,
     Operation::RecoveryRenew,
+    Operation::AddRule,
     Operation::Wipe,
 ];
 
@@ -64,6 +68,7 @@ pub(crate) struct State {
     pub(crate) pin: String,
     /// Whether the recovery code from before is in force.
     pub(crate) code: bool,
+    pub(crate) rules: Vec<String>,
 }
 
 impl Operation {
@@ -79,6 +84,7 @@ impl Operation {
             Self::PinChange => "pin change".to_owned(),
             Self::PinReset => "pin reset".to_owned(),
             Self::RecoveryRenew => "recovery renew".to_owned(),
+            Self::AddRule => "rules add never *.example.com".to_owned(),
             Self::Wipe => "wipe --yes".to_owned(),
         };
         line.split(' ').map(str::to_owned).collect()
@@ -96,12 +102,14 @@ impl Operation {
         if self.starts_with_a_bin() {
             bin.push(accounts.remove(0).0);
         }
-        (self != Self::Setup).then(|| State { accounts, bin, pin: PIN.to_owned(), code: true })
+        let rules = vec![RULE.to_owned()];
+        (self != Self::Setup).then(|| State { accounts, bin, pin: PIN.to_owned(), code: true, rules })
     }
 
     pub(crate) fn after(self) -> Option<State> {
         let Some(mut state) = self.before() else {
-            return Some(State { accounts: vec![], bin: vec![], pin: PIN.to_owned(), code: false });
+            let (accounts, bin, rules) = (vec![], vec![], vec![]);
+            return Some(State { accounts, bin, pin: PIN.to_owned(), code: false, rules });
         };
         match self {
             Self::Enroll => state.accounts.push(("3".into(), "carol".into(), None)),
@@ -115,6 +123,7 @@ impl Operation {
             Self::PinChange => state.pin = NEW_PIN.to_owned(),
             Self::PinReset => (state.pin, state.code) = (NEW_PIN.to_owned(), false),
             Self::RecoveryRenew => state.code = false,
+            Self::AddRule => state.rules.push("never *.example.com".to_owned()),
             Self::Wipe => return None,
             Self::Setup => {}
         }
@@ -176,6 +185,9 @@ impl Bench {
             let mut vault = Vault::open(&dir, &mut keys).unwrap();
             let unlocked = vault.unlock(&pin(PIN)).unwrap();
             unlocked.renew_recovery_code(&bench.code, 0, &mut rng()).unwrap();
+            let mut settings = vault.settings().unwrap();
+            settings.rules.add(RuleAction::Ask, RULE.trim_start_matches("ask ")).unwrap();
+            vault.unlock(&pin(PIN)).unwrap().configure(&settings, &mut rng()).unwrap();
             if operation.starts_with_a_bin() {
                 let alice = vault.accounts().unwrap()[0].0;
                 vault.unlock(&pin(PIN)).unwrap().delete(alice, 0, &mut rng()).unwrap();
@@ -283,13 +295,14 @@ impl Bench {
                 let accounts: Vec<_> =
                     accounts.map(|(id, a)| (id.to_string(), a.user_name.clone(), a.label.clone())).collect();
                 let bin = vault.bin().unwrap().iter().map(|(id, _)| id.to_string()).collect();
-                Some((accounts, bin))
+                let rules = vault.settings().unwrap().rules.all().iter().map(ToString::to_string).collect();
+                Some((accounts, bin, rules))
             }
             Err(OpenError::Unfinished | OpenError::Wiped(_)) => None,
             Err(OpenError::Container(ContainerError::NotFound { .. })) => None,
             Err(e) => panic!("{}: the vault does not open: {e:?}", self.point),
         };
-        let state = found.map(|(accounts, bin)| {
+        let state = found.map(|(accounts, bin, rules)| {
             let facts = Facts::of(&dir, &mut keys);
             let wire = Wire::new(tpm.port());
             let in_file = || {
@@ -332,7 +345,7 @@ impl Bench {
             }
             drop(vault);
             assert_eq!(in_tpm(), in_file(), "{}: file and TPM agree after an unlock", self.point);
-            State { accounts, bin, pin: pin_now.to_owned(), code }
+            State { accounts, bin, pin: pin_now.to_owned(), code, rules }
         });
         if state.is_none() {
             // Whatever was left, there is room for a vault now.

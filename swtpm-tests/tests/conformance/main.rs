@@ -25,6 +25,7 @@ mod persistent_token;
 #[path = "../platform/mod.rs"]
 mod platform;
 mod presence;
+mod rules;
 
 use std::{path::PathBuf, time::Duration};
 

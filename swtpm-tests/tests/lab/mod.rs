@@ -17,7 +17,7 @@ use swtpm_tests::{TestTpm, creation_options, key_store, pin, proxy::Proxy, rng};
 use tempfile::TempDir;
 use tpm_backend::Tpm;
 use vault_core::{
-    CeremonyError, OpenError, RecoveryCode, RecoveryError, UnlockError, Vault, VaultError,
+    CeremonyError, OpenError, RecoveryCode, RecoveryError, RuleAction, UnlockError, Vault, VaultError,
     container::{AccountId, ContainerError},
     keystore::{KeyStoreError, TpmStatus},
     webauthn::{CreateRequest, GetRequest, Origin, UserPresent},
@@ -47,12 +47,13 @@ pub(crate) enum Operation {
     /// The PIN is forgotten; the recovery code is not.
     ResetPin,
     RenewCode,
+    ChangeRule,
     Status,
     Wipe,
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Setup,
         Self::Open,
         Self::Heal,
@@ -64,6 +65,7 @@ impl Operation {
         Self::Settle,
         Self::ResetPin,
         Self::RenewCode,
+        Self::ChangeRule,
         Self::Status,
         Self::Wipe,
     ];
@@ -98,6 +100,8 @@ pub(crate) struct Lab {
     pub(crate) pins: [&'static str; 2],
     /// The recovery code in force, and the one that [`Operation::RenewCode`] and [`Operation::ResetPin`] put in force.
     codes: [RecoveryCode; 2],
+    /// What the one rule does, and what [`Operation::ChangeRule`] makes it do.
+    rules: [RuleAction; 2],
     challenges: u64,
 }
 
@@ -130,6 +134,7 @@ impl Lab {
             passkeys: Vec::new(),
             pins: ["271828", "314159"],
             codes: [(); 2].map(|()| RecoveryCode::random(&mut rng())),
+            rules: [RuleAction::Ask, RuleAction::Never],
             challenges: 0,
         }
     }
@@ -194,6 +199,7 @@ impl Lab {
             Operation::Heal => self.raw().evict_srk(),
             Operation::Settle => self.cut_pin_change(),
             Operation::ResetPin | Operation::RenewCode => self.renew(keys, 0).unwrap(),
+            Operation::ChangeRule => self.rule(keys, 0).unwrap(),
             _ => {}
         }
     }
@@ -252,6 +258,10 @@ impl Lab {
                 self.renew(keys, 1)?;
                 Done::Silently
             }
+            Operation::ChangeRule => {
+                self.rule(keys, 1)?;
+                Done::Silently
+            }
             Operation::Status => Done::Status(Vault::open(self.dir(), keys)?.status()?),
             Operation::Wipe => {
                 vault_core::wipe(self.dir(), keys)?;
@@ -263,6 +273,13 @@ impl Lab {
     fn renew(&self, keys: &mut Tpm, code: usize) -> Result<()> {
         let mut vault = Vault::open(self.dir(), keys)?;
         Ok(vault.unlock(&pin(self.pins[0]))?.renew_recovery_code(&self.codes[code], 0, &mut rng())?)
+    }
+
+    fn rule(&self, keys: &mut Tpm, rule: usize) -> Result<()> {
+        let mut vault = Vault::open(self.dir(), keys)?;
+        let mut settings = vault.settings()?;
+        settings.rules.add(self.rules[rule], "*.example.net")?;
+        Ok(vault.unlock(&pin(self.pins[0]))?.configure(&settings, &mut rng())?)
     }
 
     /// Which of the two codes is in force; exactly one is.
@@ -384,6 +401,15 @@ impl Lab {
                 condition = Condition::Changed;
             }
         }
+        if operation == Operation::ChangeRule {
+            let rules = vault.settings()?.rules;
+            let [rule] = rules.all() else { return Err(format!("{rules:?}").into()) };
+            match self.rules.iter().position(|action| *action == rule.action) {
+                Some(1) => condition = Condition::Changed,
+                _ if done.is_some() => return Err("the rule was not changed".into()),
+                _ => {}
+            }
+        }
         if let Some(Done::Enrolled(passkey)) = done
             && (passkey.id, passkey.public) != (newest.id, newest.public)
         {
@@ -411,6 +437,7 @@ impl Lab {
             (Operation::Delete, _) => drop(self.passkeys.pop()),
             (Operation::ChangePin, _) => self.pins.reverse(),
             (Operation::RenewCode, _) => self.codes.reverse(),
+            (Operation::ChangeRule, _) => self.rules.reverse(),
             (Operation::ResetPin, _) => {
                 self.pins.reverse();
                 let in_force = self.code_in_force(&mut Vault::open(self.dir(), keys)?)?;

@@ -229,6 +229,29 @@ fn restore() {
 }
 
 #[test]
+fn rules() {
+    let mut transcript = Transcript::with_accounts(&["alice"]);
+    for args in [&["rules", "--help"][..], &["rules", "add", "--help"], &["rules", "remove", "--help"]] {
+        transcript.bare(args);
+    }
+    transcript.run(&["rules"], |call| call);
+    transcript.run(&["rules", "add", "never", "https://example.org"], |call| call.pin(PIN));
+    transcript.run(&["rules", "add", "always", "example.org"], |call| call.pin(PIN));
+    transcript.run(&["rules", "add", "ask", "*.Bücher.example"], |call| call.pin(WRONG));
+    transcript.run(&["rules", "add", "ask", "*.Bücher.example"], |call| call.pin(PIN));
+    transcript.run(&["rules", "add", "ask", "example.org"], |call| call.pin(PIN));
+    let enroll = |call: Call| call.stdin(creation_options("example.org", "bob", "none")).pin(PIN);
+    transcript.run(&["enroll", "--origin", ORIGIN], enroll);
+    transcript.run(&["rules", "add", "never", "example.*", "--json"], |call| call.pin(PIN));
+    transcript.run(&["enroll", "--origin", ORIGIN], enroll);
+    transcript.run(&["rules"], |call| call);
+    transcript.run(&["rules", "--json"], |call| call);
+    transcript.run(&["rules", "remove", "example.com"], |call| call.pin(PIN));
+    transcript.run(&["rules", "remove", "example.*"], |call| call.pin(PIN));
+    transcript.holds("rules");
+}
+
+#[test]
 fn export() {
     let mut transcript = Transcript::with_accounts(&["alice", "bob\u{1b}[31m"]);
     transcript.bare(&["export", "--help"]);

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use super::{ContainerError, Damage, log::Head, seal::Sealer, tree::Digest};
 use crate::keystore::{Anchor, TpmKind};
 
-/// An anchor has about 600 bytes, settings with everything at its longest about 10,000.
+/// An anchor has about 600 bytes, settings with everything at its longest about 25,000.
 const LONGEST_COLUMN: i64 = 32 * 1024;
 
 /// Where a vault is in its life.

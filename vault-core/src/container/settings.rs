@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    Rules,
     keystore::{KeyBlob, PresenceParent},
     pin::{MAX_BYTES, PinPolicy},
     webauthn::RpId,
@@ -33,6 +34,8 @@ pub struct Settings {
     pub recovery_code: Option<CodeMark>,
     /// The last ones before it, oldest first.
     pub spent_codes: Vec<CodeMark>,
+    /// Which sites get no passkey, or only on a word.
+    pub rules: Rules,
 }
 
 /// What tells whether a PIN was used before, to whoever has proven the one in force and to nobody else.
@@ -100,6 +103,7 @@ impl Default for Settings {
             pin_history: None,
             recovery_code: None,
             spent_codes: Vec::new(),
+            rules: Rules::default(),
         }
     }
 }

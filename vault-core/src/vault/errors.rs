@@ -1,5 +1,5 @@
 use super::Wiped;
-use crate::{container::ContainerError, keystore::KeyStoreError};
+use crate::{Rule, container::ContainerError, keystore::KeyStoreError};
 
 /// Why a vault could not be made, changed or wiped.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +120,9 @@ pub enum CeremonyError {
     /// The relying party asks not to make another passkey where this one is.
     #[error("this vault already holds a passkey that the relying party excludes")]
     Excluded,
+    /// A rule of the person's has it that this relying party gets none.
+    #[error("the rule \"{0}\" refuses this passkey")]
+    ByRule(Rule),
     /// The PIN must be changed first, to another one.
     #[error("the PIN must be changed to another one first")]
     PinChangeDue,

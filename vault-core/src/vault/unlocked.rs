@@ -104,6 +104,11 @@ impl<'v> Unlocked<'v> {
     ) -> Result<MadeCredential, CeremonyError> {
         let Self { store, mut keys, verified, .. } = self;
         no_pin_change_due(store, Deed::Enrol, || Subject::new(None, new.rp_id, &new.user.name))?;
+        // Whichever way it came, and whatever was looked at before the PIN.
+        if let Err(forbidden) = store.settings()?.rules.allow(new.rp_id) {
+            refused(store, Deed::Enrol, Refusal::Rule, Some(Subject::new(None, new.rp_id, &new.user.name)));
+            return Err(forbidden);
+        }
         let parent = match new.takes {
             Takes::Pin => None,
             Takes::Presence => Some(presence_parent(store)?),
@@ -295,6 +300,11 @@ impl<'v> Unlocked<'v> {
             settings.presence_parent = Some(self.keys.create_presence_parent()?);
         }
         self.configure(&settings, rng)
+    }
+
+    /// What the vault keeps besides its passkeys.
+    pub fn settings(&self) -> Result<Settings, ContainerError> {
+        self.store.settings()
     }
 
     /// Replaces what the vault keeps besides its passkeys.
