@@ -133,6 +133,14 @@ pub enum Command {
     /// The code that resets a forgotten PIN
     #[command(subcommand)]
     Recovery(Recovery),
+    /// Do what a site's WebAuthn signal asks: move passkeys to the bin and out of it, or rename them
+    Signal {
+        /// The signal as JSON; - is standard input
+        file: PathBuf,
+        /// Do not ask before passkeys are renamed
+        #[arg(long)]
+        yes: bool,
+    },
     /// List the rules for new passkeys, or change them: sites that get none, or only on a word
     Rules {
         /// What to do with them

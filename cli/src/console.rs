@@ -16,8 +16,8 @@ use crate::{
     terminal::{self, PinSource},
 };
 
-/// No relying party's options are longer.
-pub(crate) const LONGEST_OPTIONS: usize = 1 << 20;
+/// Nothing that a relying party sends is longer.
+pub(crate) const LONGEST_INPUT: usize = 1 << 20;
 
 /// How much of a vault's file is sent at once.
 const PART: u64 = 1 << 19;
@@ -42,8 +42,8 @@ pub trait Console {
     /// The TPM's owner authorization, if it is given.
     fn owner_auth(&mut self) -> Result<Option<Zeroizing<String>>>;
 
-    /// A relying party's options; `-` is standard input.
-    fn options(&mut self, path: &Path) -> Result<String>;
+    /// What a relying party sent; `-` is standard input.
+    fn input(&mut self, path: &Path) -> Result<String>;
 
     /// Writes an export where the person wants it.
     fn export(&mut self, output: &Output, export: Export) -> Result<()>;
@@ -110,8 +110,8 @@ impl Console for Local {
         self.owner_auth_fd.map(|fd| terminal::read_secret(fd, "the owner authorization")).transpose()
     }
 
-    fn options(&mut self, path: &Path) -> Result<String> {
-        read_options(path)
+    fn input(&mut self, path: &Path) -> Result<String> {
+        read_input(path)
     }
 
     fn export(&mut self, output: &Output, export: Export) -> Result<()> {
@@ -144,27 +144,24 @@ impl Console for Local {
     }
 }
 
-fn read_options(path: &Path) -> Result<String> {
-    let unreadable = |e| {
-        Failure::unexpected(format!("cannot read {}", path.display()), e)
-            .next("Give the relying party's options with --options FILE, or pipe them in.")
-    };
+fn read_input(path: &Path) -> Result<String> {
+    let next = "Name a file with what the relying party sent, or pipe it in.";
+    let unreadable = |e| Failure::unexpected(format!("cannot read {}", path.display()), e).next(next);
     let mut json = Vec::new();
-    let one_too_many = u64::try_from(LONGEST_OPTIONS + 1).unwrap_or(u64::MAX);
+    let one_too_many = u64::try_from(LONGEST_INPUT + 1).unwrap_or(u64::MAX);
     if path == Path::new("-") {
         if terminal::stdin_is_a_terminal() {
-            return Err(Failure::new(Exit::Usage, "there are no options on standard input")
-                .next("Give the relying party's options with --options FILE, or pipe them in."));
+            return Err(Failure::new(Exit::Usage, "there is nothing on standard input").next(next));
         }
         std::io::stdin().take(one_too_many).read_to_end(&mut json).map_err(unreadable)?;
     } else {
         File::open(path).and_then(|f| f.take(one_too_many).read_to_end(&mut json)).map_err(unreadable)?;
     }
     let refused = |why: &str| {
-        Failure::new(Exit::Request, format!("the options are {why}"))
-            .next("Give the options as the relying party sent them.")
+        Failure::new(Exit::Request, format!("what the relying party sent is {why}"))
+            .next("Give it as the relying party sent it.")
     };
-    if json.len() > LONGEST_OPTIONS {
+    if json.len() > LONGEST_INPUT {
         return Err(refused("longer than 1 MiB"));
     }
     String::from_utf8(json).map_err(|_| refused("not UTF-8"))

@@ -15,7 +15,7 @@ use vault_core::{
     container::ContainerError,
     keystore::{KeyStoreError, KeysGone},
     pin::PinRefused,
-    webauthn::{OriginError, RequestError},
+    webauthn::{OriginError, RequestError, SignalError},
 };
 
 use crate::terminal;
@@ -426,6 +426,17 @@ impl From<RequestError> for Failure {
             _ => Self::new(Exit::Request, message),
         }
         .next(next)
+    }
+}
+
+impl From<SignalError> for Failure {
+    fn from(error: SignalError) -> Self {
+        let message = error.to_string();
+        match error {
+            SignalError::Json(source) => Self::new(Exit::Request, message).caused_by(source),
+            _ => Self::new(Exit::Request, message),
+        }
+        .next("Give the options of signalUnknownCredential, signalAllAcceptedCredentials or signalCurrentUserDetails.")
     }
 }
 

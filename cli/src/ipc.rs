@@ -15,14 +15,14 @@ use crate::{
     app::App,
     args::{Command, Global, Output, Vault},
     config::Config,
-    console::{Console, LONGEST_OPTIONS, Local},
+    console::{Console, LONGEST_INPUT, Local},
     export::{Entry, Export, Origin},
     failure::{Exit, Failure, Result},
     frame,
 };
 
-/// The longest message: a relying party's options, and what goes around them.
-const LONGEST: usize = LONGEST_OPTIONS + 1024;
+/// The longest message: what a relying party sends, and what goes around them.
+const LONGEST: usize = LONGEST_INPUT + 1024;
 
 /// So many passkeys are told at once: each is shorter than 8 KiB, whatever sites call their users.
 const AT_ONCE: usize = 128;
@@ -55,7 +55,7 @@ enum Ask {
     Line(String),
     Pin(String),
     OwnerAuth,
-    Options,
+    Input,
     VaultPart,
     VaultIsTaken,
     /// Passkeys, for what follows.
@@ -121,10 +121,11 @@ impl Call {
     /// `passhold`'s side: has it run over there, and does here what it asks.
     pub fn relay(self, mut stream: UnixStream, console: &mut Local) -> Result<ExitCode> {
         // passholdd is told what was asked for, and gets what that takes; whoever took it over could ask for more.
-        let (options, adopted) = match &self.command {
+        let (input, adopted) = match &self.command {
             Command::Enroll { ceremony, .. } | Command::Sign { ceremony, .. } => {
                 (Some(ceremony.options.clone()), None)
             }
+            Command::Signal { file, .. } => (Some(file.clone()), None),
             Command::Vault(Vault::Adopt { dir }) => (None, Some(dir.clone())),
             _ => (None, None),
         };
@@ -144,9 +145,9 @@ impl Call {
                 Ask::Line(question) => Answer::Text(console.ask(&plain(&question))?.into()),
                 Ask::Pin(prompt) => Answer::Text(console.pin(&plain(&prompt))?),
                 Ask::OwnerAuth => console.owner_auth()?.map_or(Answer::Heard, Answer::Text),
-                Ask::Options => {
-                    let path = options.as_ref().ok_or_else(unasked)?;
-                    Answer::Text(console.options(path)?.into())
+                Ask::Input => {
+                    let path = input.as_ref().ok_or_else(unasked)?;
+                    Answer::Text(console.input(path)?.into())
                 }
                 Ask::VaultPart => {
                     let dir = adopted.as_ref().ok_or_else(unasked)?;
@@ -258,8 +259,8 @@ impl Console for Remote {
         if self.gives_owner_auth { self.text(&Ask::OwnerAuth).map(Some) } else { Ok(None) }
     }
 
-    fn options(&mut self, _: &Path) -> Result<String> {
-        self.text(&Ask::Options).map(|text| text.to_string())
+    fn input(&mut self, _: &Path) -> Result<String> {
+        self.text(&Ask::Input).map(|text| text.to_string())
     }
 
     fn export(&mut self, _: &Output, export: Export) -> Result<()> {

@@ -122,8 +122,10 @@ fn read_line_until(file: &mut File, what: &str, cancel: u8) -> Result<Zeroizing<
 
 /// Asks on the terminal, wherever standard input comes from, and returns the answer.
 pub(crate) fn ask(question: &str) -> Result<String> {
-    let no_terminal =
-        |e: io::Error| Failure::new(Exit::NotConfirmed, format!("there is no terminal to ask on ({e})"));
+    let no_terminal = |e: io::Error| {
+        Failure::new(Exit::NotConfirmed, format!("there is no terminal to ask on ({e})"))
+            .next("Run this in a terminal.")
+    };
     let mut tty = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
     write!(tty, "{question}").map_err(no_terminal)?;
     let mut answer = String::new();

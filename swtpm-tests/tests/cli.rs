@@ -949,7 +949,7 @@ fn exit_3_request_for_options_that_are_not_utf_8_or_too_long() {
     assert_eq!(run.expect_code(3).error()["name"], "Request");
     let padded = format!("{}{}", " ".repeat(1 << 20), request_options(RP_ID));
     let error = desk.call(["sign", "--json", "--origin", ORIGIN]).stdin(padded).run().expect_code(3).error();
-    assert_eq!(error["message"], "the options are longer than 1 MiB");
+    assert_eq!(error["message"], "what the relying party sent is longer than 1 MiB");
 }
 
 // Options.

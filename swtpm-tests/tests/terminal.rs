@@ -241,8 +241,8 @@ fn options_are_not_waited_for_on_a_keyboard() {
     let desk = Desk::with_accounts(&["alice"]);
     let mut terminal = desk.passhold.call(["sign", "--origin", ORIGIN]).on_terminal();
     assert_eq!(terminal.wait().code(), Some(2));
-    let expected = "passhold: there are no options on standard input\n\
-                    Give the relying party's options with --options FILE, or pipe them in.\n";
+    let expected = "passhold: there is nothing on standard input\n\
+                    Name a file with what the relying party sent, or pipe it in.\n";
     assert_eq!(terminal.screen(), expected);
 }
 

@@ -20,7 +20,8 @@ pub use rules::{Rule, RuleAction, RuleError, Rules};
 pub use text::{cut, printable};
 pub use vault::{
     Assertion, CeremonyError, MadeCredential, NewCredential, OpenError, PIN_LIMIT, RecoveryError, Restored,
-    TriesLeft, UnlockError, Unlocked, Vault, VaultError, WantedAssertion, Wiped, clear_remains, setup, wipe,
+    Tidying, TriesLeft, UnlockError, Unlocked, Vault, VaultError, WantedAssertion, Wiped, clear_remains,
+    setup, wipe,
 };
 
 use zeroize::Zeroize;

@@ -31,7 +31,7 @@ impl Beside {
 
 pub(crate) fn run(app: &mut App<'_>, ceremony: &Ceremony, beside: Beside) -> Result<()> {
     let origin = Origin::parse(&ceremony.origin)?;
-    let request = CreateRequest::from_json(&app.console.options(&ceremony.options)?, origin)?;
+    let request = CreateRequest::from_json(&app.console.input(&ceremony.options)?, origin)?;
     let mut keys = app.keys()?;
     // Others may use the vault while somebody chooses.
     let replacing = choose(app, &mut keys, &request, beside)?;

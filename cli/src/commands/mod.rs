@@ -16,6 +16,7 @@ mod rules;
 mod setup;
 mod show;
 mod sign;
+mod signal;
 mod status;
 mod undelete;
 mod wipe;
@@ -44,6 +45,7 @@ pub fn run(app: &mut App<'_>, command: Command) -> Result<()> {
         Command::Pin(Pin::Change) => pin_change::run(app),
         Command::Pin(Pin::Reset) => pin_reset::run(app),
         Command::Recovery(Recovery::Renew) => recovery_renew::run(app),
+        Command::Signal { file, yes } => signal::run(app, &file, yes),
         Command::Rules { change: None } => rules::list(app),
         Command::Rules { change: Some(change) } => rules::change(app, &change),
         Command::Export(output) => export::run(app, &output),

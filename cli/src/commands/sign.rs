@@ -13,7 +13,7 @@ use crate::{
 
 pub(crate) fn run(app: &mut App<'_>, ceremony: &Ceremony, account: Option<AccountId>) -> Result<()> {
     let origin = Origin::parse(&ceremony.origin)?;
-    let request = GetRequest::from_json(&app.console.options(&ceremony.options)?, origin)?;
+    let request = GetRequest::from_json(&app.console.input(&ceremony.options)?, origin)?;
     let mut keys = app.keys()?;
     // Others may use the vault while somebody chooses.
     let wanted = match account {

@@ -229,6 +229,29 @@ fn restore() {
 }
 
 #[test]
+fn signal() {
+    let mut transcript = Transcript::with_accounts(&["alice", "bob"]);
+    transcript.bare(&["signal", "--help"]);
+    transcript.run(&["signal", "-"], |call| call.stdin("{"));
+    transcript.run(&["signal", "-"], |call| call.stdin(r#"{"rpId": "example.org"}"#));
+    let unknown = json!({"rpId": "example.org", "credentialId": transcript.credentials()[0]}).to_string();
+    transcript.run(&["signal", "-"], |call| call.stdin(&unknown).pin(WRONG));
+    transcript.run(&["signal", "-"], |call| call.stdin(&unknown).pin(PIN));
+    transcript.run(&["signal", "-"], |call| call.stdin(&unknown).pin(PIN));
+    let accepted = |user: &str, ids: &[String]| {
+        json!({"rpId": "example.org", "userId": user, "allAcceptedCredentialIds": ids}).to_string()
+    };
+    let ids = transcript.credentials();
+    transcript.run(&["signal", "-"], |call| call.stdin(accepted("YWxpY2U", &ids)).pin(PIN));
+    transcript.run(&["signal", "-", "--json"], |call| call.stdin(accepted("Ym9i", &[])).pin(PIN));
+    let details =
+        json!({"rpId": "example.org", "userId": "YWxpY2U", "name": "al", "displayName": "Al"}).to_string();
+    transcript.run(&["signal", "-"], |call| call.stdin(&details));
+    transcript.run(&["signal", "-", "--yes"], |call| call.stdin(&details));
+    transcript.holds("signal");
+}
+
+#[test]
 fn rules() {
     let mut transcript = Transcript::with_accounts(&["alice"]);
     for args in [&["rules", "--help"][..], &["rules", "add", "--help"], &["rules", "remove", "--help"]] {

@@ -316,7 +316,7 @@ impl Store {
         account: &Account,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<(), ContainerError> {
-        self.rewrite(Change::Contents, deed, id, account, &[], rng)
+        self.rewrite(Change::Contents, &[(deed, id, account.clone())], &[], rng)
     }
 
     /// Moves a passkey to the bin, and removes for good what has been there for [`BIN_KEEPS`]; commits the next generation.
@@ -326,12 +326,8 @@ impl Store {
         now: u64,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<Account, ContainerError> {
-        let account = Account { binned: Some(now), ..self.account(id)? };
-        let stays = |at: u64| now.saturating_sub(at) < BIN_KEEPS.as_secs();
-        let mut expired = self.bin()?;
-        expired.retain(|(_, account)| !account.binned.is_some_and(stays));
-        self.rewrite(Change::Membership, Deed::Delete, id, &account, &expired, rng)?;
-        Ok(account)
+        self.sort_out(&[id], &[], now, rng)?;
+        Ok(self.open(&self.row(id)?)?.1)
     }
 
     /// Takes a passkey out of the bin, and commits the next generation.
@@ -340,13 +336,34 @@ impl Store {
         id: AccountId,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<Account, ContainerError> {
-        let account = self.open(&self.row(id)?)?.1;
-        if account.binned.is_none() {
-            return Err(ContainerError::NotInBin { id });
+        // At the beginning of time, so that nothing is removed for good.
+        self.sort_out(&[], &[id], 0, rng)?;
+        self.account(id)
+    }
+
+    /// The same for several, all or none.
+    pub fn sort_out(
+        &mut self,
+        to_bin: &[AccountId],
+        from_bin: &[AccountId],
+        now: u64,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<(), ContainerError> {
+        let mut moved = Vec::new();
+        for id in to_bin {
+            moved.push((Deed::Delete, *id, Account { binned: Some(now), ..self.account(*id)? }));
         }
-        let account = Account { binned: None, ..account };
-        self.rewrite(Change::Membership, Deed::Undelete, id, &account, &[], rng)?;
-        Ok(account)
+        for id in from_bin {
+            let account = self.open(&self.row(*id)?)?.1;
+            if account.binned.is_none() {
+                return Err(ContainerError::NotInBin { id: *id });
+            }
+            moved.push((Deed::Undelete, *id, Account { binned: None, ..account }));
+        }
+        let stays = |at: u64| now.saturating_sub(at) < BIN_KEEPS.as_secs();
+        let mut expired = self.bin()?;
+        expired.retain(|(id, account)| !from_bin.contains(id) && !account.binned.is_some_and(stays));
+        self.rewrite(Change::Membership, &moved, &expired, rng)
     }
 
     /// Removes what is in the bin for good, and commits the next generation if there is any.
@@ -366,21 +383,22 @@ impl Store {
         self.change(Change::Membership, &[row.rp_tag], |edit| edit.remove(&gone))
     }
 
-    /// Replaces a row, and removes others.
+    /// Replaces rows, and removes others.
     fn rewrite(
         &mut self,
         change: Change,
-        deed: Deed,
-        id: AccountId,
-        account: &Account,
+        rows: &[(Deed, AccountId, Account)],
         gone: &[(AccountId, Account)],
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<(), ContainerError> {
-        let tag = self.row(id)?.rp_tag;
-        let tags = [&[tag], self.tags_of(gone).as_slice()].concat();
+        let tags: Result<Vec<_>, ContainerError> =
+            rows.iter().map(|(_, id, _)| Ok(self.row(*id)?.rp_tag)).collect();
+        let tags = [tags?, self.tags_of(gone)].concat();
         self.change(change, &tags, |edit| {
-            edit.set_row(id, &tag, account, rng)?;
-            edit.log(deed, Subject::of(id, account));
+            for ((deed, id, account), tag) in rows.iter().zip(&tags) {
+                edit.set_row(*id, tag, account, rng)?;
+                edit.log(*deed, Subject::of(*id, account));
+            }
             edit.remove(gone)
         })
     }

@@ -6,11 +6,13 @@ mod pin_change;
 mod presence;
 mod recovery;
 mod restore;
+mod tidy;
 mod unlocked;
 
 pub use errors::{CeremonyError, OpenError, RecoveryError, UnlockError, VaultError};
 pub use life::{Wiped, clear_remains, setup, wipe};
 pub use restore::Restored;
+pub use tidy::Tidying;
 pub use unlocked::{Assertion, MadeCredential, NewCredential, Unlocked, WantedAssertion};
 
 use std::{collections::HashMap, path::Path};

@@ -5,6 +5,7 @@ mod authenticator_data;
 mod ids;
 mod options;
 mod response;
+mod signal;
 
 pub use attestation::{Attested, cose_key};
 pub use authenticator_data::{
@@ -13,6 +14,7 @@ pub use authenticator_data::{
 pub use ids::{CredentialId, Origin, OriginError, RpId, RpIdError, UserHandle};
 pub use options::{Attestation, CreateRequest, GetRequest, RequestError, User};
 pub use response::{AuthenticationResponse, RegistrationResponse};
+pub use signal::{Signal, SignalError};
 
 pub(crate) use response::{Registered, client_data_json};
 
