@@ -149,6 +149,11 @@ pub enum Command {
     },
     /// Write down what the passkeys are, for another machine; no key leaves the TPM
     Export(Output),
+    /// Say what is left to do here with the passkeys of an export; needs no PIN
+    Plan {
+        /// The file that `export` wrote
+        file: PathBuf,
+    },
     /// Move vaults
     #[command(subcommand)]
     Vault(Vault),
@@ -252,7 +257,11 @@ pub enum RuleChange {
 #[derive(Debug, Subcommand, Serialize, Deserialize)]
 pub enum Restore {
     /// Make the copy that lies in the vault's folder the latest; what was changed after it is lost
-    Accept,
+    Accept {
+        /// List what is lost of this export of the vault
+        #[arg(long, value_name = "FILE")]
+        export: Option<PathBuf>,
+    },
 }
 
 /// What can be done with a vault as a whole.

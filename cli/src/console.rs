@@ -11,8 +11,9 @@ use zeroize::Zeroizing;
 use crate::{
     args::{Global, Output},
     config::default_vault,
-    export::Export,
+    export::{Entry, Export},
     failure::{Exit, Failure, Result},
+    plan,
     terminal::{self, PinSource},
 };
 
@@ -47,6 +48,12 @@ pub trait Console {
 
     /// Writes an export where the person wants it.
     fn export(&mut self, output: &Output, export: Export) -> Result<()>;
+
+    /// Reads an export and tells what is to be done, where these passkeys are here.
+    fn plan(&mut self, file: &Path, here: &[Entry], json: bool) -> Result<()>;
+
+    /// Reads an export of this vault and tells which of its passkeys are not among these.
+    fn gone(&mut self, file: &Path, vault: &str, here: &[Entry]) -> Result<()>;
 
     /// The next part of the file of the person's own vault, in this folder or where it is by default; empty at its end.
     fn vault_part(&mut self, dir: Option<&Path>) -> Result<Vec<u8>>;
@@ -116,6 +123,15 @@ impl Console for Local {
 
     fn export(&mut self, output: &Output, export: Export) -> Result<()> {
         export.write(output)
+    }
+
+    fn plan(&mut self, file: &Path, here: &[Entry], json: bool) -> Result<()> {
+        self.print(&plan::plan(file, here, json)?)
+    }
+
+    fn gone(&mut self, file: &Path, vault: &str, here: &[Entry]) -> Result<()> {
+        plan::gone(file, vault, here)?.iter().for_each(|line| self.note(line));
+        Ok(())
     }
 
     fn vault_part(&mut self, dir: Option<&Path>) -> Result<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! What `export` writes.
+//! What `export` writes and `plan` reads.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// What tells it from other JSON.
-const KIND: &str = "export";
+pub(crate) const KIND: &str = "export";
 /// The one version there is.
-const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 1;
 /// For whoever finds the file.
 const NOTE: &str =
     "No key is in here, and none can leave its TPM. This tells what to enroll again elsewhere.";
@@ -33,6 +33,7 @@ const NOTE: &str =
 pub struct Export {
     passhold: String,
     version: u64,
+    #[serde(default)]
     note: String,
     #[serde(flatten)]
     pub(crate) origin: Origin,
@@ -43,7 +44,7 @@ pub struct Export {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Origin {
     /// The vault's random id, in hexadecimal.
-    vault: String,
+    pub(crate) vault: String,
     /// What kind of authenticator its passkeys are in, as a UUID.
     aaguid: String,
     /// When it was made, in seconds since 1970.
@@ -53,14 +54,14 @@ pub(crate) struct Origin {
 /// A passkey, without its key. Whatever is text may come from anybody; times are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Entry {
+pub struct Entry {
     id: AccountId,
     pub(crate) rp_id: String,
     rp_name: String,
     pub(crate) user_name: String,
     display_name: String,
     /// The person's own name for it.
-    name: Option<String>,
+    pub(crate) name: Option<String>,
     /// In base64url without padding, as the next one.
     pub(crate) user_handle: String,
     pub(crate) credential_id: String,
@@ -72,9 +73,13 @@ pub(crate) struct Entry {
     pub(crate) binned: Option<u64>,
 }
 
+/// A vault's id as exports show it.
+pub(crate) fn hex(id: [u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(id))
+}
+
 impl Origin {
     pub(crate) fn new(vault: [u8; 16], aaguid: [u8; 16], exported: u64) -> Self {
-        let hex = |id| format!("{:032x}", u128::from_be_bytes(id));
         let mut uuid = hex(aaguid);
         for at in [20, 16, 12, 8] {
             uuid.insert(at, '-');
@@ -89,19 +94,9 @@ impl Export {
         Self { passhold, version: VERSION, note, origin, accounts }
     }
 
-    /// As JSON on one line, in which nothing rewrites the line that a terminal shows.
-    fn to_json(&self) -> Result<String> {
-        // Outside of its strings JSON has none of these characters, and inside each has an escape.
-        let escaped = |c: char| {
-            let harmless = printable(c.encode_utf8(&mut [0; 4])).starts_with(c);
-            if harmless { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) }
-        };
-        Ok(to_json(self)?.chars().map(escaped).collect())
-    }
-
     /// Writes it to a file that only its owner can read, or to standard output.
     pub(crate) fn write(&self, output: &Output) -> Result<()> {
-        let json = self.to_json()? + "\n";
+        let json = harmless_json(self)? + "\n";
         let Some(file) = output.file() else {
             let printed = io::stdout().write_all(json.as_bytes());
             return printed.map_err(|e| Failure::unexpected("cannot write to standard output", e));
@@ -162,6 +157,21 @@ impl Output {
         Failure::new(Exit::Usage, format!("{} {what}", file.display()))
             .next(format!("Nothing was written. {next}"))
     }
+}
+
+/// What lists show, as entries.
+pub(crate) fn entries(accounts: &[(AccountId, Account)]) -> Vec<Entry> {
+    accounts.iter().map(|(id, account)| Entry::new(*id, account, LastUse::Unknown)).collect()
+}
+
+/// JSON on one line, in which nothing rewrites the line that a terminal shows.
+pub(crate) fn harmless_json(value: &impl Serialize) -> Result<String> {
+    // Outside of its strings JSON has none of these characters, and inside each has an escape.
+    let escaped = |c: char| {
+        let harmless = printable(c.encode_utf8(&mut [0; 4])).starts_with(c);
+        if harmless { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) }
+    };
+    Ok(to_json(value)?.chars().map(escaped).collect())
 }
 
 /// The whole of it is there under that name, or nothing.

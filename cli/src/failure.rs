@@ -61,7 +61,7 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
    0  done
    1  something unexpected failed
-   2  the command line or the config file cannot be understood
+   2  the command line, the config file or an export cannot be understood
    3  the relying party's request cannot be served
    4  there is no vault
    5  wrong PIN
@@ -132,6 +132,21 @@ impl Failure {
         matches!(self.exit, Exit::Damaged | Exit::KeysGone)
     }
 
+    /// Whether there are no keys here, and no fault that could be mended.
+    pub(crate) fn leaves_no_keys(&self) -> bool {
+        matches!(self.exit, Exit::NoVault | Exit::KeysGone)
+    }
+
+    /// What it says, and what to do about it.
+    pub(crate) fn advice(&self) -> String {
+        [Some(&self.message), self.next.as_ref()]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
     fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
@@ -162,7 +177,8 @@ impl Failure {
             let next = self.next.as_ref().map_or_else(String::new, |next| format!("\n{next}"));
             format!("passhold: {message}{next}")
         };
-        (code, text)
+        // Whatever could not be read may be quoted in it.
+        (code, terminal::plain(&text))
     }
 }
 

@@ -13,12 +13,13 @@ use zeroize::Zeroizing;
 
 use crate::{
     app::App,
-    args::{Command, Global, Output, Vault},
+    args::{Command, Global, Output, Restore, Vault},
     config::Config,
     console::{Console, LONGEST_INPUT, Local},
     export::{Entry, Export, Origin},
     failure::{Exit, Failure, Result},
     frame,
+    terminal::plain,
 };
 
 /// The longest message: what a relying party sends, and what goes around them.
@@ -62,6 +63,10 @@ enum Ask {
     Passkeys(Vec<Entry>),
     /// An export of them.
     Export(Origin),
+    /// What is left to do, where these are here.
+    Plan,
+    /// What is gone of this vault, where these are here.
+    Gone(String),
     /// It has ended: an exit code, and what to say on stderr.
     End(u8, Option<String>),
 }
@@ -120,17 +125,7 @@ impl Call {
 
     /// `passhold`'s side: has it run over there, and does here what it asks.
     pub fn relay(self, mut stream: UnixStream, console: &mut Local) -> Result<ExitCode> {
-        // passholdd is told what was asked for, and gets what that takes; whoever took it over could ask for more.
-        let (input, adopted) = match &self.command {
-            Command::Enroll { ceremony, .. } | Command::Sign { ceremony, .. } => {
-                (Some(ceremony.options.clone()), None)
-            }
-            Command::Signal { file, .. } => (Some(file.clone()), None),
-            Command::Vault(Vault::Adopt { dir }) => (None, Some(dir.clone())),
-            _ => (None, None),
-        };
-        let output = if let Command::Export(output) = &self.command { Some(output.clone()) } else { None };
-        let mut passkeys = Vec::new();
+        let mut files = Files::of(&self);
         send(&mut stream, &Hello::Run(self)).map_err(gone)?;
         loop {
             let answer = match receive(&mut stream).map_err(gone)? {
@@ -145,34 +140,13 @@ impl Call {
                 Ask::Line(question) => Answer::Text(console.ask(&plain(&question))?.into()),
                 Ask::Pin(prompt) => Answer::Text(console.pin(&plain(&prompt))?),
                 Ask::OwnerAuth => console.owner_auth()?.map_or(Answer::Heard, Answer::Text),
-                Ask::Input => {
-                    let path = input.as_ref().ok_or_else(unasked)?;
-                    Answer::Text(console.input(path)?.into())
-                }
-                Ask::VaultPart => {
-                    let dir = adopted.as_ref().ok_or_else(unasked)?;
-                    Answer::Bytes(console.vault_part(dir.as_deref())?)
-                }
-                Ask::VaultIsTaken => {
-                    adopted.as_ref().ok_or_else(unasked)?;
-                    console.vault_is_taken()?;
-                    Answer::Heard
-                }
-                Ask::Passkeys(more) => {
-                    passkeys.extend(more);
-                    Answer::Heard
-                }
-                Ask::Export(origin) => {
-                    let output = output.as_ref().ok_or_else(unasked)?;
-                    console.export(output, Export::new(origin, std::mem::take(&mut passkeys)))?;
-                    Answer::Heard
-                }
                 Ask::End(code, text) => {
                     if let Some(text) = text {
                         writeln!(io::stderr(), "{}", plain(&text)).ok();
                     }
                     return Ok(ExitCode::from(code));
                 }
+                ask => files.answer(ask, console)?,
             };
             send(&mut stream, &answer).map_err(gone)?;
         }
@@ -191,6 +165,66 @@ impl Call {
             }
         };
         send(&mut console.stream, &Ask::End(code, text))
+    }
+}
+
+/// The files that a command has to do with. passholdd is told what was asked for, and gets what that takes; whoever took it
+/// over could ask for more.
+#[derive(Default)]
+struct Files {
+    input: Option<PathBuf>,
+    adopts: bool,
+    folder: Option<PathBuf>,
+    output: Option<Output>,
+    plan: Option<PathBuf>,
+    restored: Option<PathBuf>,
+    /// What it has been told of so far.
+    passkeys: Vec<Entry>,
+    json: bool,
+}
+
+impl Files {
+    fn of(call: &Call) -> Self {
+        let none = Self { json: call.json, ..Self::default() };
+        match &call.command {
+            Command::Enroll { ceremony, .. } | Command::Sign { ceremony, .. } => {
+                Self { input: Some(ceremony.options.clone()), ..none }
+            }
+            Command::Signal { file, .. } => Self { input: Some(file.clone()), ..none },
+            Command::Vault(Vault::Adopt { dir }) => Self { adopts: true, folder: dir.clone(), ..none },
+            Command::Export(output) => Self { output: Some(output.clone()), ..none },
+            Command::Plan { file } => Self { plan: Some(file.clone()), ..none },
+            Command::Restore(Restore::Accept { export }) => Self { restored: export.clone(), ..none },
+            _ => none,
+        }
+    }
+
+    fn answer(&mut self, ask: Ask, console: &mut Local) -> Result<Answer> {
+        match ask {
+            Ask::Input => {
+                let path = self.input.as_ref().ok_or_else(unasked)?;
+                return Ok(Answer::Text(console.input(path)?.into()));
+            }
+            Ask::VaultPart if self.adopts => {
+                return Ok(Answer::Bytes(console.vault_part(self.folder.as_deref())?));
+            }
+            Ask::VaultIsTaken if self.adopts => console.vault_is_taken()?,
+            Ask::Passkeys(more) => self.passkeys.extend(more),
+            Ask::Export(origin) => {
+                let output = self.output.as_ref().ok_or_else(unasked)?;
+                console.export(output, Export::new(origin, std::mem::take(&mut self.passkeys)))?;
+            }
+            Ask::Plan => {
+                let file = self.plan.as_ref().ok_or_else(unasked)?;
+                console.plan(file, &self.passkeys, self.json)?;
+            }
+            Ask::Gone(vault) => {
+                let file = self.restored.as_ref().ok_or_else(unasked)?;
+                console.gone(file, &vault, &self.passkeys)?;
+            }
+            _ => return Err(unasked()),
+        }
+        Ok(Answer::Heard)
     }
 }
 
@@ -268,6 +302,16 @@ impl Console for Remote {
         self.exchange(&Ask::Export(export.origin)).map(drop)
     }
 
+    fn plan(&mut self, _: &Path, here: &[Entry], _: bool) -> Result<()> {
+        self.passkeys(here)?;
+        self.exchange(&Ask::Plan).map(drop)
+    }
+
+    fn gone(&mut self, _: &Path, vault: &str, here: &[Entry]) -> Result<()> {
+        self.passkeys(here)?;
+        self.exchange(&Ask::Gone(vault.to_owned())).map(drop)
+    }
+
     fn vault_part(&mut self, _: Option<&Path>) -> Result<Vec<u8>> {
         match self.exchange(&Ask::VaultPart)? {
             Answer::Bytes(part) => Ok(part),
@@ -286,11 +330,6 @@ fn send(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
 
 fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
     frame::read(stream, LONGEST)?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
-}
-
-/// Whoever took passholdd over does not take the terminal over too.
-fn plain(text: &str) -> String {
-    text.lines().map(vault_core::printable).collect::<Vec<_>>().join("\n")
 }
 
 fn unasked() -> Failure {

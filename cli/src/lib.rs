@@ -10,6 +10,7 @@ mod export;
 mod failure;
 pub mod frame;
 pub mod ipc;
+mod plan;
 mod terminal;
 
 pub use app::{App, now, patiently};

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex};
-use vault_core::TriesLeft;
+use vault_core::{TriesLeft, printable};
 use zeroize::Zeroizing;
 
 use crate::failure::{Exit, Failure, Result};
@@ -131,6 +131,12 @@ pub(crate) fn ask(question: &str) -> Result<String> {
     let mut answer = String::new();
     BufReader::new(tty).read_line(&mut answer).map_err(no_terminal)?;
     Ok(answer.trim().to_owned())
+}
+
+/// Text that may be anybody's, in lines that stay lines: whoever took passholdd over, or wrote a file, does not take the
+/// terminal over too.
+pub(crate) fn plain(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Whether standard input is a person's keyboard, from which nobody types options.

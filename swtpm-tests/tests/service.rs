@@ -379,7 +379,9 @@ fn the_service_gets_no_file_but_the_commands_own() {
     let origin = [("vault", "".into()), ("aaguid", "".into()), ("exported", 1.into())];
     let origin = Value::Map(origin.map(|(name, value): (&str, Value)| (name.into(), value)).into());
     let export = Value::Map(vec![("Export".into(), origin)]);
-    for ask in ["Input", "VaultPart", "VaultIsTaken"].map(Value::from).into_iter().chain([export]) {
+    let gone = Value::Map(vec![("Gone".into(), "".into())]);
+    let asks = ["Input", "VaultPart", "VaultIsTaken", "Plan"].map(Value::from);
+    for ask in asks.into_iter().chain([export, gone]) {
         let listed = thread::spawn({
             let call = home.bare(["--socket"]).arg(&socket).arg("list");
             move || call.run()

@@ -9,6 +9,7 @@ mod list;
 mod log;
 mod pin_change;
 mod pin_reset;
+mod plan;
 mod recovery_renew;
 mod rename;
 mod restore_accept;
@@ -49,8 +50,9 @@ pub fn run(app: &mut App<'_>, command: Command) -> Result<()> {
         Command::Rules { change: None } => rules::list(app),
         Command::Rules { change: Some(change) } => rules::change(app, &change),
         Command::Export(output) => export::run(app, &output),
+        Command::Plan { file } => plan::run(app, &file),
         Command::Vault(Vault::Adopt { dir }) => adopt::run(app, dir.as_deref()),
-        Command::Restore(Restore::Accept) => restore_accept::run(app),
+        Command::Restore(Restore::Accept { export }) => restore_accept::run(app, export.as_deref()),
         Command::Log { command: None, last } => log::run(app, last),
         Command::Log { command: Some(Log::Verify), .. } => log::verify(app),
         Command::Status => status::run(app),

@@ -1,22 +1,29 @@
+use std::path::Path;
+
 use serde_json::json;
 use vault_core::{Restored, printable};
 
 use super::list;
 use crate::{
     app::{App, rng},
+    export::{entries, hex},
     failure::Result,
     terminal::passkeys,
 };
 
-pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
+pub(crate) fn run(app: &mut App<'_>, export: Option<&Path>) -> Result<()> {
     let mut keys = app.keys()?;
     let accounts = app.open(&mut keys)?.accounts()?;
     let restored = app.with_pin_by(
         &mut keys,
-        |app, _| {
+        |app, vault| {
             app.note(format!("let this copy of the vault in, with {}", passkeys(accounts.len())));
             for (id, account) in &accounts {
                 app.note(format!("{id}: {} at {}", printable(account.name()), account.rp_id));
+            }
+            if let Some(export) = export {
+                let here = [entries(&accounts), entries(&vault.bin()?)].concat();
+                app.console.gone(export, &hex(vault.id()), &here)?;
             }
             app.note(
                 "passkeys that were made after it are gone, and those that were deleted after it come back",

@@ -219,7 +219,9 @@ fn restore() {
     let old = fs::read(&file).unwrap();
     transcript.enroll("bob");
     transcript.enroll("carol");
+    transcript.passhold.call(["export", "--output", "e.json"]).pin(PIN).run().expect_code(0);
     fs::write(&file, &old).unwrap();
+    transcript.run(&["restore", "accept", "--export", "e.json"], |call| call.pin(WRONG));
     transcript.run(&["delete", "1"], |call| call.pin(PIN));
     transcript.run(&["restore", "accept"], |call| call.pin(WRONG));
     transcript.run(&["restore", "accept"], |call| call.pin(PIN));
@@ -272,6 +274,28 @@ fn rules() {
     transcript.run(&["rules", "remove", "example.com"], |call| call.pin(PIN));
     transcript.run(&["rules", "remove", "example.*"], |call| call.pin(PIN));
     transcript.holds("rules");
+}
+
+#[test]
+fn plan() {
+    let mut transcript = Transcript::with_accounts(&["alice", "bob\u{1b}[31m"]);
+    transcript.bare(&["plan", "--help"]);
+    transcript.passhold.call(["export", "--output", "e.json"]).pin(PIN).run().expect_code(0);
+    transcript.run(&["plan", "e.json"], |call| call);
+    transcript.silently(&["wipe", "--yes"]);
+    transcript.run(&["plan", "e.json"], |call| call);
+    let mut transcript = transcript.set_up();
+    transcript.enroll("alice");
+    transcript.run(&["plan", "e.json"], |call| call);
+    transcript.run(&["plan", "e.json", "--json"], |call| call);
+    transcript.run(&["plan", "missing.json"], |call| call);
+    for (name, text) in [("1.json", "{}"), ("2.json", r#"{"passhold": "export", "version": 2}"#)] {
+        fs::write(transcript.passhold.home().join(name), text).unwrap();
+        transcript.run(&["plan", name], |call| call);
+    }
+    fs::write(transcript.passhold.home().join("3.json"), r#"{"passhold": "export", "version": 1}"#).unwrap();
+    transcript.run(&["plan", "3.json"], |call| call);
+    transcript.holds("plan");
 }
 
 #[test]
@@ -483,6 +507,8 @@ fn redact(json: &mut Value) {
                     "at" | "created" | "lastUsed" | "binned" | "exported" if value.is_number() => {
                         *value = json!("[TIME]");
                     }
+                    // Of a vault that is gone, nobody lists it.
+                    "credentialId" => *value = json!("[CREDENTIAL]"),
                     "vault" if value.as_str().is_some_and(|id| id.len() == 32) => *value = json!("[ID]"),
                     "clientDataJSON" | "authenticatorData" | "publicKey" | "attestationObject"
                     | "signature" => {
