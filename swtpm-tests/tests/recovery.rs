@@ -15,9 +15,13 @@ use std::fs;
 
 use common::{Auth, Facts, Wire, cc, enroll, rc};
 use secrecy::ExposeSecret;
-use swtpm_tests::{PIN, Scene, pin, rng};
+use swtpm_tests::{
+    PIN, Scene, key_store, pin,
+    proxy::{Fault, FaultKind, Proxy},
+    rng,
+};
 use vault_core::{
-    RecoveryCode, RecoveryError, TriesLeft, UnlockError,
+    RecoveryCode, RecoveryError, TriesLeft, UnlockError, VaultError,
     keystore::KeyStoreError,
     webauthn::{GetRequest, Origin, UserPresent},
 };
@@ -170,6 +174,60 @@ fn an_old_copy_does_not_come_in_by_a_reset() {
     // It is not spent: what it was for did not come to its end.
     desk.reset(&desk.code, PIN, &next).unwrap();
     assert_eq!(desk.sign_with_all(PIN), 4);
+}
+
+/// With an empty owner authorization anyone may undefine the index.
+#[test]
+fn a_recovery_index_that_somebody_undefined_is_made_anew_by_the_pin() {
+    let desk = Desk::new();
+    let facts = Facts::of(desk.scene.dir(), &mut desk.scene.tpm.key_store());
+    let (index, next) = (format!("{:#x}", facts.rec), another());
+    let tool = |program: &str, args: &[&str]| {
+        assert!(desk.scene.tpm.tool(program, args).unwrap().status.success(), "{program} {args:?}");
+    };
+    let undefine = || tool("tpm2_nvundefine", &["-C", "o", &index]);
+    let renew =
+        |keys: &mut tpm_backend::Tpm, code: &RecoveryCode| -> Result<(), Box<dyn std::error::Error>> {
+            Ok(desk.scene.open(keys)?.unlock(&pin(PIN))?.renew_recovery_code(code, 9, &mut rng())?)
+        };
+    undefine();
+    let refused = desk.reset(&desk.code, NEW_PIN, &next).unwrap_err();
+    assert!(matches!(refused, RecoveryError::KeyStore(KeyStoreError::RecoveryGone)), "{refused:?}");
+    assert_eq!(desk.sign_with_all(PIN), 3);
+    // Cut short at any command, it is done again.
+    let proxy = Proxy::start(desk.scene.tpm.port()).unwrap();
+    for at in 0.. {
+        proxy.arm(Fault::once(at, FaultKind::CutAfter));
+        let cut = renew(&mut key_store(&proxy.tcti()), &another());
+        let fired = proxy.fired() > 0;
+        proxy.disarm();
+        assert!(fired || cut.is_ok(), "at {at}: {cut:?}");
+        renew(&mut key_store(&proxy.tcti()), &next).unwrap();
+        undefine();
+        if !fired {
+            break;
+        }
+    }
+    drop(proxy);
+    renew(&mut desk.scene.tpm.key_store(), &next).unwrap();
+    desk.reset(&next, NEW_PIN, &another()).unwrap();
+    assert_eq!((desk.sign_with_all(NEW_PIN), desk.lockout_counter()), (3, 0));
+
+    // The owner's authorization is asked for where it is set.
+    undefine();
+    tool("tpm2_changeauth", &["-c", "owner", "secret"]);
+    let with_owner = |auth: Option<&str>| {
+        let mut keys = desk.scene.tpm.key_store();
+        if let Some(auth) = auth {
+            keys.set_owner_auth(secrecy::SecretSlice::from(auth.as_bytes().to_vec()));
+        }
+        let mut vault = desk.scene.open(&mut keys).unwrap();
+        vault.unlock(&pin(NEW_PIN)).unwrap().renew_recovery_code(&next, 10, &mut rng())
+    };
+    let refused = |auth| with_owner(auth).unwrap_err();
+    assert!(matches!(refused(None), VaultError::KeyStore(KeyStoreError::OwnerAuthNeeded)));
+    assert!(matches!(refused(Some("wrong")), VaultError::KeyStore(KeyStoreError::OwnerAuthWrong)));
+    with_owner(Some("secret")).unwrap();
 }
 
 #[test]

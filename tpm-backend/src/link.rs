@@ -358,7 +358,17 @@ impl Link {
         if let Some(rec) = self.rec {
             return Ok(rec);
         }
-        let rec = self.find(|place| &place.rec, "the recovery index")?;
+        let rec = match self.find(|place| &place.rec, "the recovery index") {
+            Err(KeyStoreError::Erased) => return Err(KeyStoreError::RecoveryGone),
+            Err(e @ KeyStoreError::Replaced { .. }) => {
+                // One that is being made anew.
+                let unwritten = self.place.rec.unwritten();
+                let found = self.look_up(self.place.rec.index)?;
+                let is_new = found.is_some_and(|(_, name)| name == unwritten);
+                return Err(if is_new { KeyStoreError::RecoveryGone } else { e });
+            }
+            found => found?,
+        };
         Ok(*self.rec.insert(rec))
     }
 

@@ -68,7 +68,7 @@ pub(crate) fn provision(
     link.set_pin(&pin.auth)?;
     link.prove_pin(Then::Continue)?;
     write_settled(&mut link, &secret, &pin.mask, 0, Then::Continue)?;
-    recovery::renew(&mut link, None)?;
+    recovery::renew(&mut link, None, owner_auth)?;
     check_names(&mut link)?;
     Ok(Provisioned { anchor, kind: about.kind })
 }
@@ -140,6 +140,15 @@ fn free_indices(tpm: &mut Connection) -> Result<[u32; 4]> {
         (Some(a), Some(b), Some(c), Some(d)) => Ok([a, b, c, d]),
         _ => Err(KeyStoreError::NoNvSpace),
     }
+}
+
+/// The recovery index anew: where the owner's authorization is empty anyone may undefine it. Cut short, it is there and unwritten.
+pub(crate) fn restore_recovery_index(link: &mut Link, owner_auth: Option<&Auth>) -> Result<NvIndexHandle> {
+    if let Some((index, _)) = link.look_up(link.place.rec.index)? {
+        return Ok(index);
+    }
+    srk::set_owner_auth(&mut link.tpm, owner_auth)?;
+    define(link, |p| &p.rec, None)?.map_err(owner(owner_auth.is_some(), "defining an index"))
 }
 
 fn define(

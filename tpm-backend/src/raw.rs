@@ -9,16 +9,17 @@ use std::{
 use secrecy::ExposeSecret;
 use tss_esapi::{
     constants::tss::{
-        TPM2_ALG_AES, TPM2_ALG_CFB, TPM2_ALG_SHA256, TPM2_RC_LOCKOUT, TPM2_RC_OBJECT_HANDLES,
-        TPM2_RC_OBJECT_MEMORY, TPM2_RC_SESSION_HANDLES, TPM2_RC_SESSION_MEMORY, TPM2_SE_HMAC, TPM2_SE_POLICY,
-        TPMA_SESSION_CONTINUESESSION, TPMA_SESSION_DECRYPT,
+        TPM2_ALG_AES, TPM2_ALG_CFB, TPM2_ALG_SHA256, TPM2_RC_AUTH_FAIL, TPM2_RC_BAD_AUTH, TPM2_RC_LOCKOUT,
+        TPM2_RC_OBJECT_HANDLES, TPM2_RC_OBJECT_MEMORY, TPM2_RC_SESSION_HANDLES, TPM2_RC_SESSION_MEMORY,
+        TPM2_SE_HMAC, TPM2_SE_POLICY, TPMA_SESSION_CONTINUESESSION, TPMA_SESSION_DECRYPT,
     },
     tss2_esys::{
-        ESYS_CONTEXT, ESYS_TR, ESYS_TR_NONE, ESYS_TR_PASSWORD, Esys_Finalize, Esys_FlushContext, Esys_Free,
-        Esys_Initialize, Esys_Load, Esys_NV_ChangeAuth, Esys_PolicyCommandCode, Esys_PolicyOR,
-        Esys_PolicySecret, Esys_StartAuthSession, Esys_TR_FromTPMPublic, Esys_TR_GetName, Esys_TR_SetAuth,
-        Esys_TRSess_SetAttributes, TPM2_HANDLE, TPM2_SE, TPM2B_AUTH, TPM2B_DIGEST, TPM2B_NONCE,
-        TPM2B_PRIVATE, TPM2B_PUBLIC, TPML_DIGEST, TPMT_SYM_DEF, TSS2_RC, TSS2_TCTI_CONTEXT,
+        ESYS_CONTEXT, ESYS_TR, ESYS_TR_NONE, ESYS_TR_PASSWORD, ESYS_TR_RH_LOCKOUT,
+        Esys_DictionaryAttackParameters, Esys_Finalize, Esys_FlushContext, Esys_Free,
+        Esys_HierarchyChangeAuth, Esys_Initialize, Esys_Load, Esys_NV_ChangeAuth, Esys_PolicyCommandCode,
+        Esys_PolicyOR, Esys_PolicySecret, Esys_StartAuthSession, Esys_TR_FromTPMPublic, Esys_TR_GetName,
+        Esys_TR_SetAuth, Esys_TRSess_SetAttributes, TPM2_HANDLE, TPM2_SE, TPM2B_AUTH, TPM2B_DIGEST,
+        TPM2B_NONCE, TPM2B_PRIVATE, TPM2B_PUBLIC, TPML_DIGEST, TPMT_SYM_DEF, TSS2_RC, TSS2_TCTI_CONTEXT,
         Tss2_TctiLdr_Finalize, Tss2_TctiLdr_Initialize,
     },
 };
@@ -33,6 +34,7 @@ use crate::{
     anchor::{Place, WrappedKey},
     connection::{Leftovers, Route},
     error::Result,
+    harden::HardenError,
     pin_change::in_doubt,
     policy::{Name, cc},
     srk,
@@ -81,13 +83,44 @@ pub(crate) fn change_pin_auth(route: &Route, anchor: &Anchor, secret: &Secret, a
     let v = esys.load(srk, &place.v)?;
     let hmac = esys.start_session(v, TPM2_SE_HMAC)?;
     let policy = esys.start_session(v, TPM2_SE_POLICY)?;
-    esys.set_auth(v, secret)?;
+    esys.set_auth(v, secret.expose_secret())?;
     esys.policy_command_code(policy, cc::NV_CHANGE_AUTH)?;
     esys.policy_secret(v, policy, hmac)?;
     esys.policy_or(policy, &place.policies.pin_branches)?;
     // An error reply may hide that it was done.
     esys.nv_change_auth(pin, policy, hmac, auth).map_err(in_doubt)
 }
+
+/// A new lockout authorization, and the limits that go with it.
+pub(crate) struct Hardening<'a> {
+    pub(crate) srk_name: &'a Name,
+    /// What salts the session; where there is no vault, the SRK does.
+    pub(crate) v: Option<&'a WrappedKey>,
+    pub(crate) old: &'a [u8],
+    pub(crate) new: &'a Secret,
+    /// Failures allowed; seconds until one is forgotten; seconds without a try after a wrong lockout authorization.
+    pub(crate) limits: [u32; 3],
+}
+
+/// `TPM2_DictionaryAttackParameters`, then `TPM2_HierarchyChangeAuth`: a refusal of the old authorization changes nothing.
+pub(crate) fn harden(route: &Route, hardening: &Hardening<'_>) -> std::result::Result<(), HardenError> {
+    let mut esys = Esys::open(route)?;
+    let srk = esys.find(srk::HANDLE, hardening.srk_name, "the storage root key")?;
+    let salt = hardening.v.map_or(Ok(srk), |v| esys.load(srk, v))?;
+    let hmac = esys.start_session(salt, TPM2_SE_HMAC)?;
+    esys.set_auth(ESYS_TR_RH_LOCKOUT, hardening.old)?;
+    match esys.dictionary_attack_parameters(hmac, hardening.limits) {
+        rc if [TPM2_RC_AUTH_FAIL, TPM2_RC_BAD_AUTH].contains(&(rc & FORMAT_ONE)) => {
+            return Err(HardenError::WrongAuthorization);
+        }
+        rc => check("setting the lockout's limits", rc)?,
+    }
+    // An error reply may hide that it was done.
+    esys.change_lockout_auth(hmac, hardening.new).map_err(HardenError::InDoubt)
+}
+
+/// A response code of format one without the number of what it is about (Part 2 §6.6.3).
+const FORMAT_ONE: TSS2_RC = 0xbf;
 
 /// An ESYS context of our own: tss-esapi lends nobody its.
 struct Esys {
@@ -212,10 +245,10 @@ impl Esys {
         })
     }
 
-    fn set_auth(&mut self, object: ESYS_TR, auth: &Secret) -> Result<()> {
+    fn set_auth(&mut self, object: ESYS_TR, auth: &[u8]) -> Result<()> {
         // SAFETY: the context is open; libtss2 copies `auth`.
         check(
-            "setting the vault secret",
+            "setting an authorization",
             with_auth(auth, |auth| unsafe { Esys_TR_SetAuth(self.context, object, auth) }),
         )
     }
@@ -278,16 +311,52 @@ impl Esys {
         self.set_attributes(hmac, TPMA_SESSION_DECRYPT | TPMA_SESSION_CONTINUESESSION)?;
         let (esys, none) = (self.context, ESYS_TR_NONE);
         // SAFETY: the context is open; `auth` outlives the call.
-        let changed =
-            with_auth(auth, |auth| unsafe { Esys_NV_ChangeAuth(esys, index, policy, hmac, none, auth) });
+        let changed = with_auth(auth.expose_secret(), |auth| unsafe {
+            Esys_NV_ChangeAuth(esys, index, policy, hmac, none, auth)
+        });
         check("changing the PIN", changed)
+    }
+
+    fn dictionary_attack_parameters(
+        &mut self,
+        hmac: ESYS_TR,
+        [tries, recovery, lockout_recovery]: [u32; 3],
+    ) -> TSS2_RC {
+        let (esys, lockout, none) = (self.context, ESYS_TR_RH_LOCKOUT, ESYS_TR_NONE);
+        // SAFETY: the context is open; no pointers.
+        unsafe {
+            Esys_DictionaryAttackParameters(
+                esys,
+                lockout,
+                hmac,
+                none,
+                none,
+                tries,
+                recovery,
+                lockout_recovery,
+            )
+        }
+    }
+
+    /// The new authValue is encrypted under a key that takes the salt and the old one.
+    fn change_lockout_auth(&mut self, hmac: ESYS_TR, auth: &Secret) -> Result<()> {
+        self.set_attributes(hmac, TPMA_SESSION_DECRYPT | TPMA_SESSION_CONTINUESESSION)?;
+        let (esys, lockout, none) = (self.context, ESYS_TR_RH_LOCKOUT, ESYS_TR_NONE);
+        // SAFETY: the context is open; `auth` outlives the call.
+        let changed = with_auth(auth.expose_secret(), |auth| unsafe {
+            Esys_HierarchyChangeAuth(esys, lockout, hmac, none, none, auth)
+        });
+        check("changing the lockout authorization", changed)
     }
 }
 
 /// Lends `auth` in libtss2's shape, and wipes that copy.
-fn with_auth<T>(auth: &Secret, call: impl FnOnce(&TPM2B_AUTH) -> T) -> T {
-    let mut copy = TPM2B_AUTH { size: 32, ..Default::default() };
-    copy.buffer.iter_mut().zip(auth.expose_secret()).for_each(|(to, from)| *to = *from);
+fn with_auth<T>(auth: &[u8], call: impl FnOnce(&TPM2B_AUTH) -> T) -> T {
+    let mut copy = TPM2B_AUTH::default();
+    for (to, from) in copy.buffer.iter_mut().zip(auth) {
+        *to = *from;
+        copy.size += 1;
+    }
     let result = call(&copy);
     copy.buffer.zeroize();
     result

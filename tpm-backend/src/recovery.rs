@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use tss_esapi::{
     constants::CommandCode,
     interface_types::{resource_handles::NvAuth, session_handles::PolicySession},
-    structures::MaxNvBuffer,
+    structures::{Auth, MaxNvBuffer},
 };
 use vault_core::{
     PIN_LIMIT, RecoverySecrets, Secret,
@@ -20,6 +20,7 @@ use crate::{
     error::{During, Result},
     link::{Link, Proven, forged},
     pin_change::{masked, random, write_settled},
+    provision::restore_recovery_index,
     raw,
     templates::MASKED,
     tpm::Tpm,
@@ -49,8 +50,12 @@ pub(crate) fn redeem(link: &mut Link, code: &RecoverySecrets) -> Result<Secret> 
     }
 }
 
-/// Puts a code in force, or none; the PIN is proven by this, and was before.
-pub(crate) fn renew(link: &mut Link, code: Option<(&Secret, &RecoverySecrets)>) -> Result<()> {
+/// Puts a code in force, or none; the PIN is proven by this, and was before. What is missing for it is made anew.
+pub(crate) fn renew(
+    link: &mut Link,
+    code: Option<(&Secret, &RecoverySecrets)>,
+    owner_auth: Option<&Auth>,
+) -> Result<()> {
     let mut data = Zeroizing::new(Vec::with_capacity(link.place.rec.size.into()));
     match code {
         Some((secret, code)) => {
@@ -60,7 +65,10 @@ pub(crate) fn renew(link: &mut Link, code: Option<(&Secret, &RecoverySecrets)>) 
         // Nobody knows what would unmask this.
         None => data.extend([random()?, random()?].iter().flat_map(|half| *half.expose_secret())),
     }
-    let rec = link.rec_index()?;
+    let rec = match link.rec_index() {
+        Err(KeyStoreError::RecoveryGone) => restore_recovery_index(link, owner_auth)?,
+        found => found?,
+    };
     link.prove_pin(Then::Continue)?;
     link.write_index(rec, &data, 0, Use::EncryptCommand, Then::Continue)
 }

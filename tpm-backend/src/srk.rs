@@ -42,12 +42,7 @@ pub(crate) fn find(tpm: &mut Connection, place: &Place, owner_auth: Option<&Auth
         return Ok(srk);
     }
     let Some(derived) = derive(tpm, name, owner_auth)? else {
-        let now = if place.identity.is_some() { identity(tpm)? } else { None };
-        return Err(KeyStoreError::KeysGone(match now {
-            None => KeysGone::Unknown,
-            same if same == place.identity => KeysGone::Cleared,
-            Some(_) => KeysGone::OtherTpm,
-        }));
+        return Err(KeyStoreError::KeysGone(what_became(tpm, place)?));
     };
     if found.is_some() {
         tpm.flush(derived)?;
@@ -56,6 +51,16 @@ pub(crate) fn find(tpm: &mut Connection, place: &Place, owner_auth: Option<&Auth
         });
     }
     persist(tpm, derived, owner_auth)
+}
+
+/// Of the keys of a vault whose SRK this TPM's seed does not make.
+pub(crate) fn what_became(tpm: &mut Connection, place: &Place) -> Result<KeysGone> {
+    let now = if place.identity.is_some() { identity(tpm)? } else { None };
+    Ok(match now {
+        None => KeysGone::Unknown,
+        same if same == place.identity => KeysGone::Cleared,
+        Some(_) => KeysGone::OtherTpm,
+    })
 }
 
 /// What this TPM is known by: the Name of the key that its endorsement seed makes of the SRK's template. `None` where the
@@ -99,7 +104,7 @@ pub(crate) fn find_or_make(tpm: &mut Connection, owner_auth: Option<&Auth>) -> R
     Ok((srk, name))
 }
 
-fn persistent(tpm: &mut Connection) -> Result<Option<KeyHandle>> {
+pub(crate) fn persistent(tpm: &mut Connection) -> Result<Option<KeyHandle>> {
     let handle = PersistentTpmHandle::new(HANDLE).during("finding the SRK")?;
     match tpm.execute_without_session(|c| c.tr_from_tpm_public(handle.into())) {
         Ok(object) => Ok(Some(object.into())),
@@ -109,7 +114,11 @@ fn persistent(tpm: &mut Connection) -> Result<Option<KeyHandle>> {
 }
 
 /// The key that this TPM's seed makes of one of the templates, if one has this Name.
-fn derive(tpm: &mut Connection, name: &Name, owner_auth: Option<&Auth>) -> Result<Option<KeyHandle>> {
+pub(crate) fn derive(
+    tpm: &mut Connection,
+    name: &Name,
+    owner_auth: Option<&Auth>,
+) -> Result<Option<KeyHandle>> {
     for template in [templates::srk()?, rsa_template()?] {
         let key = create(tpm, template, owner_auth)?;
         if tpm.tr_get_name(key.into()).during("deriving the SRK")?.value() == name.as_slice() {
@@ -147,7 +156,7 @@ pub(crate) fn set_owner_auth(tpm: &mut Connection, owner_auth: Option<&Auth>) ->
 
 /// Why a key cannot be a storage root key by the TCG's templates (EK Credential Profile §B.3.3, §B.3.4
 /// for the shapes), if it cannot.
-fn unfit(public: &Public) -> Option<&'static str> {
+pub(crate) fn unfit(public: &Public) -> Option<&'static str> {
     if public.object_attributes() != ObjectAttributes::from(SRK_ATTRIBUTES) {
         return Some("its attributes are not 0x00030472");
     }

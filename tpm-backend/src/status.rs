@@ -39,10 +39,15 @@ impl From<About> for TpmStatus {
 
 pub(crate) fn describe(tpm: &mut Connection) -> Result<About> {
     let fixed = properties(tpm, PropertyTag::FamilyIndicator)?;
+    Ok(about(&fixed, &properties(tpm, PropertyTag::Permanent)?))
+}
+
+/// By what never changes, and by what does.
+pub(crate) fn about(fixed: &[(u32, u32)], changing: &[(u32, u32)]) -> About {
     let (maker, vendor) = (
-        text(&fixed, &[PropertyTag::Manufacturer]),
+        text(fixed, &[PropertyTag::Manufacturer]),
         text(
-            &fixed,
+            fixed,
             &[
                 PropertyTag::VendorString1,
                 PropertyTag::VendorString2,
@@ -51,35 +56,33 @@ pub(crate) fn describe(tpm: &mut Connection) -> Result<About> {
             ],
         ),
     );
-    Ok(About {
+    About {
         kind: kind(&maker),
         model: format!("{maker} {vendor}").trim().to_owned(),
-        lockout: lockout(tpm)?,
-        counts_pins: value(&fixed, PropertyTag::Revision) >= 138,
-    })
+        lockout: lockout(changing),
+        counts_pins: value(fixed, PropertyTag::Revision) >= 138,
+    }
 }
 
 /// Whether the TPM has room for what an operation holds at a time: two objects (a persistent key takes a place while
 /// it is used) and two sessions.
-pub(crate) fn has_room(tpm: &mut Connection) -> Result<bool> {
-    let changing = properties(tpm, PropertyTag::Permanent)?;
+pub(crate) fn has_room(changing: &[(u32, u32)]) -> bool {
     let left = [PropertyTag::HrTransientAvail, PropertyTag::HrLoadedAvail, PropertyTag::HrActiveAvail];
-    Ok(left.iter().all(|tag| value(&changing, *tag) >= 2))
+    left.iter().all(|tag| value(changing, *tag) >= 2)
 }
 
 /// How long until a TPM in lockout allows one more try, if it tells.
 pub(crate) fn lockout_recovery(route: &Route) -> Option<Duration> {
     let mut tpm = route.connect().ok()?;
-    lockout(&mut tpm).ok().map(|l| l.recovery)
+    properties(&mut tpm, PropertyTag::Permanent).ok().map(|changing| lockout(&changing).recovery)
 }
 
-fn lockout(tpm: &mut Connection) -> Result<Lockout> {
-    let changing = properties(tpm, PropertyTag::Permanent)?;
-    Ok(Lockout {
-        counter: value(&changing, PropertyTag::LockoutCounter),
-        limit: value(&changing, PropertyTag::MaxAuthFail),
-        recovery: Duration::from_secs(value(&changing, PropertyTag::LockoutInterval).into()),
-    })
+fn lockout(changing: &[(u32, u32)]) -> Lockout {
+    Lockout {
+        counter: value(changing, PropertyTag::LockoutCounter),
+        limit: value(changing, PropertyTag::MaxAuthFail),
+        recovery: Duration::from_secs(value(changing, PropertyTag::LockoutInterval).into()),
+    }
 }
 
 /// By the manufacturer's id (TCG Vendor ID Registry §2). Whoever is not known is taken for software, so that
@@ -112,7 +115,7 @@ fn wrong_pins(link: &mut Link, owner_auth: Option<&Auth>) -> Result<Option<Wrong
 }
 
 /// The group of properties that starts with `first`, as (tag, value).
-fn properties(tpm: &mut Connection, first: PropertyTag) -> Result<Vec<(u32, u32)>> {
+pub(crate) fn properties(tpm: &mut Connection, first: PropertyTag) -> Result<Vec<(u32, u32)>> {
     let step = "asking the TPM about itself";
     let (data, _) = tpm
         .execute_without_session(|c| c.get_capability(CapabilityType::TpmProperties, first.into(), 128))
@@ -123,7 +126,7 @@ fn properties(tpm: &mut Connection, first: PropertyTag) -> Result<Vec<(u32, u32)
     Ok(list.into_iter().map(|p| (u32::from(p.property()), p.value())).collect())
 }
 
-fn value(properties: &[(u32, u32)], tag: PropertyTag) -> u32 {
+pub(crate) fn value(properties: &[(u32, u32)], tag: PropertyTag) -> u32 {
     properties.iter().find(|(t, _)| *t == u32::from(tag)).map_or(0, |(_, value)| *value)
 }
 

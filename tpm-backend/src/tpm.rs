@@ -1,7 +1,7 @@
 use secrecy::{ExposeSecret, SecretSlice};
 use tss_esapi::{
     WrapperErrorKind,
-    constants::CapabilityType,
+    constants::{CapabilityType, PropertyTag},
     handles::TpmHandle,
     structures::{Auth, CapabilityData},
 };
@@ -128,8 +128,12 @@ impl Tpm {
         // The kernel lets one program at a time open a device that has no resource manager: what fills it was left by
         // programs that are dead. A simulator has many clients, and no way to tell whose is what.
         // One that is not full, or cannot even be asked, did not say so.
-        self.route.address.device().is_some()
-            || self.route.connect().and_then(|mut tpm| status::has_room(&mut tpm)).unwrap_or(true)
+        self.route.address.device().is_some() || self.has_room().unwrap_or(true)
+    }
+
+    fn has_room(&self) -> Result<bool> {
+        let changing = status::properties(&mut self.route.connect()?, PropertyTag::Permanent)?;
+        Ok(status::has_room(&changing))
     }
 
     /// Ends the link and flushes what it holds.

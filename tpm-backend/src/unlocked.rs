@@ -142,11 +142,12 @@ impl UnlockedKeys for UnlockedTpm<'_> {
     }
 
     fn renew_recovery(&mut self, code: &RecoverySecrets) -> Result<()> {
+        let owner = self.tpm.owner_auth()?;
         self.on_link(|link| {
             // What is masked is what V takes: nothing else here would notice that a PIN index was replaced.
             link.try_vault_secret()?;
             let proven = link.take_proven()?;
-            recovery::renew(link, Some((&proven.secret, code)))?;
+            recovery::renew(link, Some((&proven.secret, code)), owner.as_ref())?;
             link.proven = Some(proven);
             Ok(())
         })

@@ -310,6 +310,9 @@ pub enum KeyStoreError {
     /// The storage root key is right and the vault's indices are missing: wiped, or undefined by someone.
     #[error("the vault's secrets are no longer in the TPM")]
     Erased,
+    /// The recovery index is missing: the code that the vault has opens nothing any more. The PIN does.
+    #[error("what the recovery code opens is no longer in the TPM")]
+    RecoveryGone,
     /// An object of the vault is not the one that set-up made.
     #[error("{what} in the TPM is not the one that set-up made")]
     Replaced {

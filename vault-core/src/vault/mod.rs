@@ -173,6 +173,12 @@ impl<'k> Vault<'k> {
         self.store.kind()
     }
 
+    /// How many changes of membership its file has seen; the TPM's count is told for the PIN alone.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.store.generation()
+    }
+
     /// What the vault keeps besides its passkeys.
     pub fn settings(&self) -> Result<Settings, ContainerError> {
         self.store.settings()
