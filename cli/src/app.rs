@@ -43,7 +43,13 @@ pub struct App<'c> {
     pub(crate) policy: PinPolicy,
     /// Whether this is passholdd, for somebody else.
     pub(crate) serves: bool,
-    tpm: String,
+    pub(crate) tpm: String,
+    /// Where passholdd answers, for what is to be told of it.
+    pub daemon: Option<PathBuf>,
+    /// Where the command line says it is.
+    pub(crate) socket: Option<PathBuf>,
+    /// What to type for another command on the same vault.
+    pub(crate) invocation: String,
 }
 
 /// A TPM, and the private software TPM behind it if there is one.
@@ -58,12 +64,16 @@ impl<'c> App<'c> {
     /// As the command line and the config file say.
     pub fn new(global: Global, config: Config, console: &'c mut dyn Console) -> Result<Self> {
         let policy = config.policy()?;
+        let invocation = global.invocation();
         Ok(Self {
             console,
             dir: global.vault.or(config.vault).map_or_else(default_vault, Ok)?,
             json: global.json,
             policy,
             serves: false,
+            daemon: None,
+            socket: global.socket,
+            invocation,
             tpm: global.tpm.or(config.tpm).unwrap_or_else(|| DEFAULT_TPM.to_owned()),
         })
     }
@@ -71,7 +81,8 @@ impl<'c> App<'c> {
     /// For another program, which decides whose vault it is.
     pub fn at(place: Place, json: bool, console: &'c mut dyn Console) -> Self {
         let Place { dir, tpm, policy } = place;
-        Self { console, dir, json, policy, serves: true, tpm }
+        let (daemon, socket, invocation) = (None, None, "passhold".to_owned());
+        Self { console, dir, json, policy, serves: true, tpm, daemon, socket, invocation }
     }
 
     /// Tells the person something that is not the result.

@@ -9,7 +9,10 @@ use clap::{
 use serde::{Deserialize, Serialize};
 use vault_core::{RuleAction, container::AccountId};
 
-use crate::failure::{EXIT_CODES, Result};
+use crate::{
+    commands::quoted,
+    failure::{EXIT_CODES, Result},
+};
 
 /// Passkeys in this machine's TPM
 ///
@@ -56,6 +59,18 @@ pub struct Global {
     /// Read the TPM's owner authorization from this file descriptor, one line (for setup, wipe, status)
     #[arg(long, global = true, value_name = "N")]
     pub owner_auth_fd: Option<u32>,
+}
+
+impl Global {
+    /// What to type to say the same of TPM and vault again.
+    pub(crate) fn invocation(&self) -> String {
+        let tpm = self.tpm.as_ref().map(PathBuf::from);
+        let paths = [("--vault", &self.vault), ("--tpm", &tpm), ("--socket", &self.socket)];
+        let said = paths.into_iter().filter_map(|(option, path)| Some((option, path.as_ref()?)));
+        let options = said.map(|(option, path)| format!(" {option} {}", quoted(&path.display().to_string())));
+        let direct = self.direct.then(|| " --direct".to_owned());
+        ["passhold".to_owned()].into_iter().chain(options).chain(direct).collect()
+    }
 }
 
 /// What can be done with a vault.
@@ -172,6 +187,8 @@ pub enum Command {
     },
     /// Show the vault, its TPM and the PIN tries left; needs no PIN
     Status,
+    /// Look at everything a vault depends on: what is wrong, why it matters, what mends it
+    Doctor(DoctorArgs),
     /// Destroy the vault and every copy of it
     Wipe {
         /// Do not ask
@@ -209,6 +226,39 @@ pub struct Ceremony {
     /// The relying party's options as JSON, bare or as {"publicKey": …}; - is standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub options: PathBuf,
+}
+
+/// What `doctor` looks at and does.
+#[derive(Debug, Default, clap::Args, Serialize, Deserialize)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct DoctorArgs {
+    /// Ask for the PIN, and hold the vault's file against the TPM's count of changes
+    #[arg(long, conflicts_with = "fix")]
+    pub check_pin: bool,
+    /// Mend what costs nothing, each after it was asked
+    #[arg(long)]
+    pub fix: bool,
+    /// Do not ask
+    #[arg(long, requires = "fix")]
+    pub yes: bool,
+    /// What else
+    #[command(subcommand)]
+    pub then: Option<Doctor>,
+}
+
+/// What `doctor` changes for all users of the TPM.
+#[derive(Debug, Subcommand, Serialize, Deserialize)]
+pub enum Doctor {
+    /// Set the TPM's lockout: 32 failures, one forgotten every 10 minutes, and an authorization to reset it that is
+    /// shown once
+    Harden {
+        /// Do not ask whether it was written down
+        #[arg(long)]
+        yes: bool,
+        /// Read the lockout authorization that is set from this file descriptor, one line
+        #[arg(long, value_name = "N")]
+        lockout_auth_fd: Option<u32>,
+    },
 }
 
 /// What can be done with a PIN.

@@ -40,6 +40,9 @@ pub trait Console {
     /// Whether it is typed: then it takes its time, and can be asked for again.
     fn pin_is_typed(&self) -> bool;
 
+    /// Whether the TPM's owner authorization is given.
+    fn gives_owner_auth(&self) -> bool;
+
     /// The TPM's owner authorization, if it is given.
     fn owner_auth(&mut self) -> Result<Option<Zeroizing<String>>>;
 
@@ -66,6 +69,8 @@ pub trait Console {
 pub struct Local {
     pins: PinSource,
     owner_auth_fd: Option<u32>,
+    /// What came from there.
+    owner_auth: Option<Zeroizing<String>>,
     leaving: Option<Leaving>,
 }
 
@@ -80,13 +85,7 @@ impl Local {
     /// As the command line says.
     pub fn new(global: &Global) -> Result<Self> {
         let pins = PinSource::new(global.pin_fd)?;
-        Ok(Self { pins, owner_auth_fd: global.owner_auth_fd, leaving: None })
-    }
-
-    /// Whether the command line gives the owner authorization.
-    #[must_use]
-    pub fn gives_owner_auth(&self) -> bool {
-        self.owner_auth_fd.is_some()
+        Ok(Self { pins, owner_auth_fd: global.owner_auth_fd, owner_auth: None, leaving: None })
     }
 }
 
@@ -113,8 +112,16 @@ impl Console for Local {
         self.pins.is_terminal()
     }
 
+    fn gives_owner_auth(&self) -> bool {
+        self.owner_auth_fd.is_some()
+    }
+
     fn owner_auth(&mut self) -> Result<Option<Zeroizing<String>>> {
-        self.owner_auth_fd.map(|fd| terminal::read_secret(fd, "the owner authorization")).transpose()
+        if self.owner_auth.is_none() {
+            let read = |fd| terminal::read_secret(fd, "the owner authorization");
+            self.owner_auth = self.owner_auth_fd.map(read).transpose()?;
+        }
+        Ok(self.owner_auth.clone())
     }
 
     fn input(&mut self, path: &Path) -> Result<String> {

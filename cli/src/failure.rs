@@ -46,6 +46,8 @@ pub enum Exit {
     PinRefused = 16,
     OwnerAuth = 17,
     Exists = 18,
+    Warning = 19,
+    Problem = 20,
     WrongCode = 21,
     ByRule = 22,
 }
@@ -78,6 +80,8 @@ Exit codes:
   16  the new PIN is refused
   17  the TPM's owner authorization is needed, or wrong
   18  there is a vault already
+  19  doctor found nothing worse than a warning
+  20  doctor found a problem
   21  it is not the recovery code in force
   22  a rule refuses the passkey";
 
@@ -127,6 +131,26 @@ impl Failure {
         self
     }
 
+    /// Whether there is none yet.
+    pub(crate) fn is_no_vault(&self) -> bool {
+        self.exit == Exit::NoVault
+    }
+
+    /// What happened, and what to do about it.
+    pub(crate) fn parts(&self) -> (String, String) {
+        (self.with_causes(), self.next.clone().unwrap_or_default())
+    }
+
+    fn with_causes(&self) -> String {
+        let mut message = self.message.clone();
+        let mut source = self.source.as_deref().map(|e| -> &dyn StdError { e });
+        while let Some(cause) = source {
+            write!(message, ": {cause}").ok();
+            source = cause.source();
+        }
+        message
+    }
+
     /// Whether there is a vault that this failure only keeps from being read.
     pub(crate) fn leaves_a_vault(&self) -> bool {
         matches!(self.exit, Exit::Damaged | Exit::KeysGone)
@@ -162,12 +186,7 @@ impl Failure {
 
     /// The exit code, and what to say.
     pub(crate) fn render(&self, json: bool) -> (u8, String) {
-        let mut message = self.message.clone();
-        let mut source = self.source.as_deref().map(|e| -> &dyn StdError { e });
-        while let Some(cause) = source {
-            write!(message, ": {cause}").ok();
-            source = cause.source();
-        }
+        let message = self.with_causes();
         let code = self.exit.code();
         let text = if json {
             let (name, next, left) = (format!("{:?}", self.exit), &self.next, self.tries_left);
@@ -260,7 +279,7 @@ impl From<KeyStoreError> for Failure {
                 "Is the TPM switched on in the firmware set-up? To try Passhold without one: --tpm swtpm".into(),
             ),
             KeyStoreError::NotPermitted { .. } => {
-                new(Exit::NoTpm, "Join its group: sudo usermod -aG tss $USER, then log in again.".into())
+                new(Exit::NoTpm, "\"passhold doctor\" says which group to join. The service, where it runs, needs nobody to.".into())
             }
             KeyStoreError::Held { .. } => {
                 new(Exit::NoTpm, "Use device:/dev/tpmrm0, which several programs can share.".into())
@@ -280,6 +299,10 @@ impl From<KeyStoreError> for Failure {
             KeyStoreError::KeysGone(_) | KeyStoreError::Erased => new(
                 Exit::KeysGone,
                 "These passkeys cannot be brought back. \"passhold wipe\" makes room for a new vault.".into(),
+            ),
+            KeyStoreError::RecoveryGone => new(
+                Exit::KeysGone,
+                "All passkeys are there. With the PIN, \"passhold recovery renew\" makes another code; without it they cannot be used any more.".into(),
             ),
             KeyStoreError::Replaced { .. } => new(
                 Exit::KeysGone,

@@ -15,7 +15,7 @@ use crate::{
     app::App,
     args::{Command, Global, Output, Restore, Vault},
     config::Config,
-    console::{Console, LONGEST_INPUT, Local},
+    console::{Console, LONGEST_INPUT},
     export::{Entry, Export, Origin},
     failure::{Exit, Failure, Result},
     frame,
@@ -105,26 +105,54 @@ pub fn connect(socket: &Path) -> Result<UnixStream> {
 
 /// passholdd, if it runs and neither the command line nor the config file says where the vault or its TPM is.
 #[must_use]
-pub fn find(global: &Global, config: &Config) -> Option<UnixStream> {
+pub fn find(global: &Global, config: &Config) -> Option<(PathBuf, UnixStream)> {
     let named = [global.tpm.is_some(), global.vault.is_some(), config.tpm.is_some(), config.vault.is_some()];
-    if global.direct || named.contains(&true) {
+    if global.direct || global.socket.is_some() || named.contains(&true) {
         return None;
     }
-    let own = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| Path::new(&dir).join(USER_SOCKET));
     // One that nobody listens on any more is none.
-    [Some(SYSTEM_SOCKET.into()), own].into_iter().flatten().find_map(|path| UnixStream::connect(path).ok())
+    sockets().find_map(|path| UnixStream::connect(&path).ok().map(|stream| (path, stream)))
+}
+
+/// Where passholdd may listen.
+pub(crate) fn sockets() -> impl Iterator<Item = PathBuf> {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| Path::new(&dir).join(USER_SOCKET));
+    [Some(SYSTEM_SOCKET.into()), own].into_iter().flatten()
 }
 
 impl Call {
     /// To be run elsewhere for this console.
     #[must_use]
-    pub fn new(command: Command, json: bool, console: &Local) -> Self {
+    pub fn new(command: Command, json: bool, console: &dyn Console) -> Self {
         let (pin_is_typed, gives_owner_auth) = (console.pin_is_typed(), console.gives_owner_auth());
         Self { command, json, pin_is_typed, gives_owner_auth }
     }
 
     /// `passhold`'s side: has it run over there, and does here what it asks.
-    pub fn relay(self, mut stream: UnixStream, console: &mut Local) -> Result<ExitCode> {
+    pub fn relay(self, stream: UnixStream, console: &mut dyn Console) -> Result<ExitCode> {
+        self.relay_to(stream, console, &mut |console, text| console.print(text)).map(ExitCode::from)
+    }
+
+    /// The same, with what it prints as the answer.
+    pub(crate) fn ask(self, stream: UnixStream, console: &mut dyn Console) -> Result<String> {
+        let mut heard = String::new();
+        let code = self.relay_to(stream, console, &mut |_, text| {
+            heard.push_str(text);
+            Ok(())
+        })?;
+        if code == 0 {
+            Ok(heard)
+        } else {
+            Err(Failure::new(Exit::Unexpected, "passholdd could not do it").next("It says above why."))
+        }
+    }
+
+    fn relay_to(
+        self,
+        mut stream: UnixStream,
+        console: &mut dyn Console,
+        print: &mut dyn FnMut(&mut dyn Console, &str) -> Result<()>,
+    ) -> Result<u8> {
         let mut files = Files::of(&self);
         send(&mut stream, &Hello::Run(self)).map_err(gone)?;
         loop {
@@ -134,7 +162,7 @@ impl Call {
                     Answer::Heard
                 }
                 Ask::Print(text) => {
-                    console.print(&plain(&text))?;
+                    print(console, &plain(&text))?;
                     Answer::Heard
                 }
                 Ask::Line(question) => Answer::Text(console.ask(&plain(&question))?.into()),
@@ -144,7 +172,7 @@ impl Call {
                     if let Some(text) = text {
                         writeln!(io::stderr(), "{}", plain(&text)).ok();
                     }
-                    return Ok(ExitCode::from(code));
+                    return Ok(code);
                 }
                 ask => files.answer(ask, console)?,
             };
@@ -199,7 +227,7 @@ impl Files {
         }
     }
 
-    fn answer(&mut self, ask: Ask, console: &mut Local) -> Result<Answer> {
+    fn answer(&mut self, ask: Ask, console: &mut dyn Console) -> Result<Answer> {
         match ask {
             Ask::Input => {
                 let path = self.input.as_ref().ok_or_else(unasked)?;
@@ -287,6 +315,10 @@ impl Console for Remote {
 
     fn pin_is_typed(&self) -> bool {
         self.pin_is_typed
+    }
+
+    fn gives_owner_auth(&self) -> bool {
+        self.gives_owner_auth
     }
 
     fn owner_auth(&mut self) -> Result<Option<Zeroizing<String>>> {

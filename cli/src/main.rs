@@ -5,7 +5,7 @@ mod complete;
 use std::process::ExitCode;
 
 use clap::Parser;
-use passhold::{App, Args, Config, Exit, Failure, Local, ipc};
+use passhold::{App, Args, Command, Config, Exit, Failure, Local, ipc};
 
 fn main() -> ExitCode {
     let prepared = tpm_backend::prepare_process();
@@ -23,12 +23,21 @@ fn main() -> ExitCode {
         prepared.map_err(|e| Failure::unexpected("cannot turn core dumps off", e))?;
         args.command.check()?;
         let mut console = Local::new(&args.global)?;
-        let socket = args.global.socket.as_deref().map(ipc::connect).transpose()?;
-        let config = if socket.is_some() { Config::default() } else { Config::read()? };
-        if let Some(socket) = socket.or_else(|| ipc::find(&args.global, &config)) {
+        let is_doctor = matches!(args.command, Command::Doctor(_));
+        let named = args.global.socket.clone().map(|path| ipc::connect(&path).map(|stream| (path, stream)));
+        let socket = match named.transpose() {
+            // To be told with the rest.
+            Err(_) if is_doctor => None,
+            socket => socket?,
+        };
+        let config = if args.global.socket.is_some() { Config::default() } else { Config::read()? };
+        let mut socket = socket.or_else(|| ipc::find(&args.global, &config));
+        if let Some((_, socket)) = socket.take_if(|_| !is_doctor) {
             return ipc::Call::new(args.command, json, &console).relay(socket, &mut console);
         }
-        passhold::run(&mut App::new(args.global, config, &mut console)?, args.command)?;
+        let mut app = App::new(args.global, config, &mut console)?;
+        app.daemon = socket.map(|(path, _)| path);
+        passhold::run(&mut app, args.command)?;
         Ok(ExitCode::SUCCESS)
     };
     run().unwrap_or_else(|failure| failure.report(json))

@@ -61,6 +61,14 @@ refused "Bob does not open it" "Permission denied" as $bob sh -c 'exec 3<>/dev/h
 claim "libfido2 lists it for her" as $alice sh -c 'fido2-token -L | grep -q vendor=0x1209'
 claim "and reads her vault's" as $alice sh -c 'fido2-token -I /dev/hidraw0 | grep -q clientPin'
 
+found() { # found USER LINE LEVEL ARGUMENTS... What doctor found.
+    local user=$1 line=$2 level=$3
+    shift 3
+    { as "$user" "$programs/passhold" --json "$@" doctor || true; } | grep -o "\"id\":\"$line\",\"level\":\"$level\",\"mend\":\(null\|\"[^\"]*\"\)"
+}
+sound() { for line in tpm srk daemon uhid group udev-rule hidraw; do found $alice $line ok; done; }
+claim "doctor finds all of it as it should be" sound
+
 mkdir -m 700 key
 chown $alice key
 claim "ssh-keygen makes a key on it" as $alice env HOME=$HOME/key ssh-keygen -q -t ecdsa-sk -N '' -f $HOME/key/id
@@ -74,3 +82,14 @@ claim "the device goes when nobody asks her any more" gone
 kill $daemon
 ends() { wait $daemon; }
 claim "asked to end, the service ends" ends
+
+setfacl -b /dev/tpmrm0
+direct="--vault /tmp/hers --tpm device:/dev/tpmrm0"
+mend=$(found $alice tpm-device problem $direct | cut -d'"' -f12)
+mended() {
+    # Whoever runs this is root already.
+    eval "${mend//sudo /}"
+    setpriv --reuid alice --regid $alice --init-groups "$programs/passhold" --json $direct doctor >doctor.log || true
+    grep -q '"id":"tpm-device","level":"ok"' doctor.log
+}
+claim "without it Alice gets at the TPM by what doctor prints" mended

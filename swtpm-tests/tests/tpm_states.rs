@@ -87,7 +87,7 @@ fn one_that_this_user_may_not_open_is_not_permitted() {
     // Root may open everything but for this.
     let ordinary = "setpriv --bounding-set -dac_override,-dac_read_search";
     let message = format!("no permission to use {}", device.display());
-    let next = "Join its group: sudo usermod -aG tss $USER, then log in again.";
+    let next = "\"passhold doctor\" says which group to join. The service, where it runs, needs nobody to.";
     refused(passhold.call(["setup"]).pin(PIN).under(ordinary), 7, "NoTpm", &message, next);
     assert!(!passhold.vault().join("vault.db").exists());
 }

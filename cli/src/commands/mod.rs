@@ -2,6 +2,7 @@
 
 mod adopt;
 mod delete;
+mod doctor;
 mod empty_bin;
 mod enroll;
 mod export;
@@ -21,6 +22,8 @@ mod signal;
 mod status;
 mod undelete;
 mod wipe;
+
+pub(crate) use doctor::quoted;
 
 use crate::{
     app::App,
@@ -56,6 +59,7 @@ pub fn run(app: &mut App<'_>, command: Command) -> Result<()> {
         Command::Log { command: None, last } => log::run(app, last),
         Command::Log { command: Some(Log::Verify), .. } => log::verify(app),
         Command::Status => status::run(app),
+        Command::Doctor(args) => doctor::run(app, &args),
         Command::Wipe { yes } => wipe::run(app, yes),
     }
 }

@@ -16,7 +16,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use serde_json::{Value, json};
 use snapbox::{Assert, Data};
-use swtpm_tests::{Call, PIN, Passhold, TestTpm, creation_options, request_options};
+use swtpm_tests::{Call, Machine, PIN, Passhold, TestTpm, creation_options, request_options};
 use vault_core::RecoveryCode;
 
 const ORIGIN: &str = "https://example.org";
@@ -359,6 +359,24 @@ fn status() {
 }
 
 #[test]
+fn doctor() {
+    let mut transcript = Transcript::empty();
+    transcript.bare(&["doctor", "--help"]);
+    transcript.bare(&["doctor", "harden", "--help"]);
+    let machine = Machine::without_devices().with_group();
+    machine.write("dev/uhid", "");
+    machine.write("etc/udev/rules.d/72-passhold.rules", include_str!("../../../dist/udev/72-passhold.rules"));
+    let under = |call: Call| call.under(&machine.runner());
+    transcript.run(&["doctor"], under);
+    let mut transcript = transcript.set_up();
+    transcript.enroll("alice");
+    transcript.wrong_pin();
+    transcript.run(&["doctor"], under);
+    transcript.run(&["doctor", "--check-pin"], |call| under(call).pin(PIN));
+    transcript.holds("doctor");
+}
+
+#[test]
 fn wipe() {
     let mut transcript = Transcript::with_accounts(&["alice"]);
     transcript.bare(&["wipe", "--help"]);
@@ -455,6 +473,7 @@ impl Transcript {
             block = block.replace(&code, "[CODE]");
             self.codes.push(code);
         }
+        block = block.split_inclusive('\n').map(without_size).collect();
         let block: String = block.split_inclusive('\n').map(without_times).collect();
         self.text.push_str(&block);
     }
@@ -473,6 +492,16 @@ impl Transcript {
 fn code_in(text: &str) -> Option<String> {
     let is_code = |word: &&str| word.len() == 34 && RecoveryCode::parse(word).is_ok();
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').find(is_code).map(str::to_owned)
+}
+
+/// Without what is free on this machine's disk.
+fn without_size(line: &str) -> String {
+    match line.split_once(" MiB free") {
+        Some((before, after)) => {
+            format!("{}[SIZE] MiB free{after}", before.trim_end_matches(|c: char| c.is_ascii_digit()))
+        }
+        None => line.to_owned(),
+    }
 }
 
 /// Without dates, times of creation, and the members of a response, which tests/verifiers.rs checks.
