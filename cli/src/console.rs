@@ -71,6 +71,8 @@ pub struct Local {
     owner_auth_fd: Option<u32>,
     /// What came from there.
     owner_auth: Option<Zeroizing<String>>,
+    /// What was told since the last question: the next one is about that.
+    noted: Vec<String>,
     leaving: Option<Leaving>,
 }
 
@@ -85,7 +87,8 @@ impl Local {
     /// As the command line says.
     pub fn new(global: &Global) -> Result<Self> {
         let pins = PinSource::new(global.pin_fd)?;
-        Ok(Self { pins, owner_auth_fd: global.owner_auth_fd, owner_auth: None, leaving: None })
+        let owner_auth_fd = global.owner_auth_fd;
+        Ok(Self { pins, owner_auth_fd, owner_auth: None, noted: Vec::new(), leaving: None })
     }
 }
 
@@ -93,6 +96,7 @@ impl Console for Local {
     fn note(&mut self, text: &str) {
         // Nobody to tell that nobody can be told.
         writeln!(io::stderr(), "passhold: {text}").ok();
+        self.noted.push(text.to_owned());
     }
 
     fn print(&mut self, text: &str) -> Result<()> {
@@ -101,11 +105,13 @@ impl Console for Local {
     }
 
     fn ask(&mut self, question: &str) -> Result<String> {
+        self.noted.clear();
         terminal::ask(question)
     }
 
     fn pin(&mut self, prompt: &str) -> Result<Zeroizing<String>> {
-        self.pins.read(prompt)
+        let about = std::mem::take(&mut self.noted).join("\n");
+        self.pins.read(prompt, &about)
     }
 
     fn pin_is_typed(&self) -> bool {

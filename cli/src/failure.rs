@@ -18,7 +18,7 @@ use vault_core::{
     webauthn::{OriginError, RequestError, SignalError},
 };
 
-use crate::terminal;
+use crate::{pinentry::Unanswered, terminal};
 
 /// What a command comes to.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -493,6 +493,26 @@ impl From<RuleError> for Failure {
             _ => "Give a relying party ID such as example.org, or *.example.org for all below it.",
         };
         Self::new(Exit::Usage, error.to_string()).next(next)
+    }
+}
+
+impl From<Unanswered> for Failure {
+    fn from(error: Unanswered) -> Self {
+        let message = error.to_string();
+        match error {
+            Unanswered::Broken(source) => Self::new(Exit::NotConfirmed, message).caused_by(source).next(
+                "Nothing was done. Install pinentry, or name one with PASSHOLD_PINENTRY; or run this in a terminal.",
+            ),
+            Unanswered::TooLong => {
+                Self::new(Exit::NotConfirmed, message).next("Nothing was done. Run this in a terminal.")
+            }
+            Unanswered::TimedOut => {
+                Self::new(Exit::NotConfirmed, message).next("Nothing was done. Try again.")
+            }
+            Unanswered::No | Unanswered::TakenBack => {
+                Self::new(Exit::NotConfirmed, message).next("Nothing was done.")
+            }
+        }
     }
 }
 

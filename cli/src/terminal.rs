@@ -11,7 +11,10 @@ use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex};
 use vault_core::{TriesLeft, printable};
 use zeroize::Zeroizing;
 
-use crate::failure::{Exit, Failure, Result};
+use crate::{
+    failure::{Exit, Failure, Result},
+    pinentry,
+};
 
 /// A line on a descriptor that is longer than this is no secret of ours.
 const LONGEST_LINE: usize = 1024;
@@ -31,11 +34,18 @@ impl PinSource {
         matches!(self, Self::Terminal)
     }
 
-    /// A line as it was typed, hidden.
-    pub(crate) fn read(&mut self, prompt: &str) -> Result<Zeroizing<String>> {
+    /// A line as it was typed, hidden. Where there is no terminal but a screen, pinentry asks for it and says what it is
+    /// `about`.
+    pub(crate) fn read(&mut self, prompt: &str, about: &str) -> Result<Zeroizing<String>> {
         match self {
             Self::Descriptor(file) => read_line(file, "the PIN"),
-            Self::Terminal => read_hidden(prompt),
+            Self::Terminal => match open_tty() {
+                Ok(tty) => read_hidden(tty, prompt),
+                Err(_) if pinentry::has_a_screen() => {
+                    Ok(pinentry::pin(about, None, prompt.trim_end(), None)?)
+                }
+                Err(e) => Err(no_terminal(&e)),
+            },
         }
     }
 }
@@ -62,24 +72,28 @@ fn open_fd(fd: u32) -> Result<File> {
 
 /// A line from the terminal, hidden before the prompt appears. Ctrl-C ends the line instead of this process,
 /// so that the terminal is given back as it was.
-fn read_hidden(prompt: &str) -> Result<Zeroizing<String>> {
+fn read_hidden(mut tty: File, prompt: &str) -> Result<Zeroizing<String>> {
     const CTRL_C: u8 = 3;
-    let no_terminal = |e: io::Error| {
-        Failure::new(Exit::NotConfirmed, format!("there is no terminal to ask for the PIN on ({e})"))
-            .next("Run this in a terminal, or give the PIN on a file descriptor with --pin-fd N.")
-    };
-    let mut tty = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
-    let before = termios::tcgetattr(&tty).map_err(|e| no_terminal(e.into()))?;
+    let before = termios::tcgetattr(&tty).map_err(|e| no_terminal(&e.into()))?;
     let mut hidden = before.clone();
     hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ISIG);
     hidden.special_codes[SpecialCodeIndex::VEOL] = CTRL_C;
-    termios::tcsetattr(&tty, OptionalActions::Flush, &hidden).map_err(|e| no_terminal(e.into()))?;
+    termios::tcsetattr(&tty, OptionalActions::Flush, &hidden).map_err(|e| no_terminal(&e.into()))?;
     let line = write!(tty, "{prompt}")
-        .map_err(no_terminal)
+        .map_err(|e| no_terminal(&e))
         .and_then(|()| read_line_until(&mut tty, "the PIN", CTRL_C));
     let restored = termios::tcsetattr(&tty, OptionalActions::Drain, &before);
-    writeln!(tty).and(restored.map_err(io::Error::from)).map_err(no_terminal)?;
+    writeln!(tty).and(restored.map_err(io::Error::from)).map_err(|e| no_terminal(&e))?;
     line
+}
+
+fn no_terminal(error: &io::Error) -> Failure {
+    Failure::new(Exit::NotConfirmed, format!("there is no terminal to ask for the PIN on ({error})"))
+        .next("Run this in a terminal, or give the PIN on a file descriptor with --pin-fd N.")
+}
+
+fn open_tty() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/tty")
 }
 
 fn read_line(file: &mut File, what: &str) -> Result<Zeroizing<String>> {
@@ -126,7 +140,7 @@ pub(crate) fn ask(question: &str) -> Result<String> {
         Failure::new(Exit::NotConfirmed, format!("there is no terminal to ask on ({e})"))
             .next("Run this in a terminal.")
     };
-    let mut tty = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
+    let mut tty = open_tty().map_err(no_terminal)?;
     write!(tty, "{question}").map_err(no_terminal)?;
     let mut answer = String::new();
     BufReader::new(tty).read_line(&mut answer).map_err(no_terminal)?;

@@ -2,7 +2,6 @@
 
 mod line;
 mod notification;
-mod pinentry;
 pub(crate) mod process;
 mod screen;
 mod texts;

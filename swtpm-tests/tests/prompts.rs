@@ -14,7 +14,6 @@ mod platform;
 use std::{
     fs,
     io::Write,
-    os::unix::fs::PermissionsExt,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -23,8 +22,7 @@ use std::{
 use ciborium::Value;
 use platform::site::{Refusal, SIGN, Site};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use swtpm_tests::{Device, HidClient, PIN, Passhold, Program, Terminal, TestTpm, creation_options};
-use tempfile::TempDir;
+use swtpm_tests::{Device, HidClient, PIN, Passhold, Pinentry, Program, Terminal, TestTpm, creation_options};
 
 /// CTAP 2.2 §8.2.
 const OK: u8 = 0;
@@ -33,27 +31,8 @@ const PIN_AUTH_INVALID: u8 = 0x33;
 const KEEPALIVE_CANCEL: u8 = 0x2d;
 const USER_ACTION_TIMEOUT: u8 = 0x2f;
 
-/// A pinentry that does at each question what the next line of a file says, and notes what it was told.
-const PINENTRY: &str = r#"#!/bin/sh
-PATH=/usr/bin:/bin
-cd HOME || exit
-echo $$ >>pids
-echo "OK Pleased to meet you"
-while read -r line; do
-    echo "$line" >>told
-    case $line in
-    GETPIN | CONFIRM)
-        head -n 1 script >doing
-        sed -i 1d script
-        sh doing
-        ;;
-    *) echo OK ;;
-    esac
-done
-"#;
-
 struct Desk {
-    programs: TempDir,
+    programs: Pinentry,
     passhold: Passhold,
     device: Device,
     client: HidClient,
@@ -69,11 +48,7 @@ impl Desk {
     fn new() -> Self {
         let tpm = TestTpm::start().unwrap();
         let passhold = Passhold::with_vault(&tpm);
-        let programs = tempfile::tempdir().unwrap();
-        let home = programs.path().display().to_string();
-        let pinentry = programs.path().join("pinentry");
-        fs::write(&pinentry, PINENTRY.replace("HOME", &home)).unwrap();
-        fs::set_permissions(&pinentry, fs::Permissions::from_mode(0o755)).unwrap();
+        let programs = Pinentry::new();
         // What util-linux and glib have for it; what logind says is what is appended to a file.
         for (name, script) in [
             ("notify-send", "#!/bin/sh\necho \"$*\" >>HOME/shown\n"),
@@ -83,9 +58,7 @@ impl Desk {
                 "#!/bin/sh\nPATH=/usr/bin:/bin\n[ \"$*\" = \"monitor --system --dest org.freedesktop.login1\" ] || exit 1\nexec tail -f HOME/said\n",
             ),
         ] {
-            let path = programs.path().join(name);
-            fs::write(&path, script.replace("HOME", &home)).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            programs.program(name, script);
         }
         fs::write(programs.path().join("said"), "").unwrap();
         let device = Device::with_pinentry(&passhold.vault(), &tpm.tcti(), programs.path());
@@ -95,13 +68,12 @@ impl Desk {
 
     /// Each line answers one question.
     fn person(&self, script: &[&str]) {
-        fs::write(self.programs.path().join("script"), script.join("\n") + "\n").unwrap();
-        fs::write(self.programs.path().join("told"), "").unwrap();
+        self.programs.person(script);
     }
 
     /// What pinentry was told since.
     fn told(&self) -> String {
-        fs::read_to_string(self.programs.path().join("told")).unwrap()
+        self.programs.told()
     }
 
     fn enroll(&self, user: &str) {

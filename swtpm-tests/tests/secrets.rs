@@ -25,7 +25,9 @@ use std::{
 use memchr::memmem::Finder;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
-use swtpm_tests::{Program, Scene, creation_options, key_store, pin, proxy::Proxy, request_options, rng};
+use swtpm_tests::{
+    Pinentry, Program, Scene, creation_options, key_store, pin, proxy::Proxy, request_options, rng,
+};
 use vault_core::{
     RecoveryCode, RecoverySecrets, Vault,
     pin::Pin,
@@ -448,12 +450,13 @@ impl Desk {
         [own, other_needles(&facts, "new ", new), other_needles(&facts, "wrong ", wrong), code].concat()
     }
 
-    /// `program` runs the command line, whose PINs come from standard input.
+    /// `program` runs the command line, whose PINs come from standard input if any are typed.
     fn start(&self, mut program: Command, line: &str, typed: &str) -> Child {
         let home = self.home.path();
         let line = line.replace("HOME", home.to_str().unwrap());
         let mut child = program
-            .args(["--pin-fd", "0", "--tpm", &self.proxy.tcti(), "--vault"])
+            .args(if typed.is_empty() { &[][..] } else { &["--pin-fd", "0"] })
+            .args(["--tpm", &self.proxy.tcti(), "--vault"])
             .arg(self.scene.dir())
             .args(line.split(' '))
             .env("HOME", home)
@@ -510,7 +513,7 @@ fn wait_for_exit(pid: u32) {
     panic!("it does not exit");
 }
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "setup",
     "list",
     "status",
@@ -522,6 +525,7 @@ const COMMANDS: [&str; 12] = [
     "recovery renew",
     "delete 1",
     "wrong",
+    "pinentry",
     "wipe --yes",
 ];
 
@@ -536,14 +540,23 @@ fn the_command_line_leaves_no_secret_anywhere() {
             "pin change" => format!("{}\n{new}\n", desk.text),
             "pin reset" => format!("{}\n{new}\n", *desk.code),
             "wrong" => format!("{wrong}\n"),
+            "pinentry" => String::new(),
             _ => format!("{}\n", desk.text),
         };
-        let mut strace = Command::new("strace");
+        let pinentry = Pinentry::new();
+        pinentry.person(&[&format!("echo 'D {}'; echo OK", desk.text)]);
+        // Without a terminal, so that pinentry is asked where no PIN is typed.
+        let mut strace = Command::new("setsid");
+        strace.env("PASSHOLD_PINENTRY", pinentry.path().join("pinentry")).arg("strace");
         // Long enough to be looked at; it is killed then.
         let hold = "inject=exit_group:delay_enter=60000000";
         strace.args(["-o", "/dev/null", "-e", "trace=exit_group", "-e", hold, "--"]).arg(passhold());
-        let line = if line == "wrong" { "delete 1" } else { line };
-        let mut child = desk.start(strace, line, &typed);
+        let run = match line {
+            "wrong" => "delete 1",
+            "pinentry" => "sign --origin https://example.org --options HOME/get",
+            line => line,
+        };
+        let mut child = desk.start(strace, run, &typed);
         let pid = passhold_under(child.id());
         wait_for_exit(pid);
         if needles.is_empty() {
@@ -568,6 +581,7 @@ fn the_command_line_leaves_no_secret_anywhere() {
         look("stdout", &output.stdout);
         look("stderr", &output.stderr);
         bytes += searched;
+        assert_eq!(pinentry.told().contains("GETPIN"), line == "pinentry");
         println!("passhold {line}: {} hits{}", hits.values().sum::<usize>(), show(&hits));
         if !hits.is_empty() {
             write!(worst, "\n{line}:{}", show(&hits)).unwrap();

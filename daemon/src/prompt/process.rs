@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ctap::Declined;
+use passhold::pinentry::{self, Unanswered};
 use rustix::{
     fd::AsFd,
     process::{Signal, getppid, kill_process},
@@ -18,7 +18,7 @@ use rustix::{
 
 use super::{
     line::Line,
-    notification, pinentry, screen,
+    notification, screen,
     wire::{self, Answer, Numbered, Question},
 };
 use crate::{
@@ -104,19 +104,22 @@ fn lock(socket: Option<&OsStr>) -> io::Result<()> {
 }
 
 fn serve_on(mut line: &UnixStream) -> io::Result<()> {
+    // The daemon says something meanwhile only to take the question back, or by going away.
+    let taken_back = Some(line.as_fd());
     while let Some(Numbered { number, body }) = wire::read_question(&mut line)? {
         let answer = match body {
             Question::Confirm { text } => {
                 notification::show(&text);
-                pinentry::confirm(&text, line).map(|()| Answer::Confirmed)
+                pinentry::confirm(&text, taken_back).map(|()| Answer::Confirmed)
             }
             Question::Choose { texts } => {
                 notification::show("A site wants to know which passkey.");
-                pinentry::choose(&texts, line).map(Answer::Chosen)
+                pinentry::choose(&texts, taken_back).map(Answer::Chosen)
             }
             Question::Pin { text, tries_left } => {
                 notification::show(&text);
-                pinentry::pin(&text, tries_left, line).map(Answer::Pin)
+                let error = tries_left.map(|tries| format!("{tries} tries left"));
+                pinentry::pin(&text, error.as_deref(), "PIN:", taken_back).map(Answer::Pin)
             }
             Question::Note { text } => {
                 notification::show(&text);
@@ -125,12 +128,21 @@ fn serve_on(mut line: &UnixStream) -> io::Result<()> {
             // It was answered meanwhile.
             Question::Cancel => continue,
         };
-        let body = answer.unwrap_or_else(|declined| match declined {
-            Declined::No => Answer::No,
-            Declined::TimedOut => Answer::TimedOut,
-            Declined::Cancelled => Answer::TakenBack,
-        });
+        let body = answer.unwrap_or_else(|e| refusal(&e));
         line.write_all(&wire::encode(&Numbered { number, body })?)?;
     }
     Ok(())
+}
+
+/// A prompt that cannot be shown, or dies, is a refusal.
+fn refusal(unanswered: &Unanswered) -> Answer {
+    match unanswered {
+        Unanswered::TimedOut => Answer::TimedOut,
+        Unanswered::TakenBack => Answer::TakenBack,
+        Unanswered::Broken(e) => {
+            crate::report(&io::Error::new(e.kind(), format!("{unanswered} ({e})")));
+            Answer::No
+        }
+        _ => Answer::No,
+    }
 }

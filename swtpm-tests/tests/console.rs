@@ -1,0 +1,151 @@
+//! What `passhold` makes of where it was started: without a terminal, on a narrow one, in a pipe.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::pedantic
+)]
+
+use std::fs;
+
+use serde_json::Value;
+use swtpm_tests::{Call, Desk, PIN, Pinentry, Run, creation_options, request_options};
+
+const ORIGIN: &str = "https://example.org";
+
+/// `passhold sign` as a desktop starts it: no terminal, and this on the search path.
+fn sign(desk: &Desk, pinentry: &Pinentry) -> Call {
+    let sign = desk.call(["sign", "--origin", ORIGIN]).options(&request_options("example.org"));
+    sign.env("PATH", pinentry.path()).env("DISPLAY", ":0")
+}
+
+fn tries_left(desk: &Desk) -> u64 {
+    desk.json(&["status"])["triesLeft"].as_u64().unwrap()
+}
+
+/// A refusal with a next step, that counts no try.
+#[track_caller]
+fn assert_refused(desk: &Desk, run: &Run, why: &str, case: &str) {
+    assert_eq!((run.code(), run.stdout.as_str()), (Some(15), ""), "{case}: {}", run.stderr);
+    let said = run.stderr.split_once(why).unwrap_or_else(|| panic!("{case}: {}", run.stderr)).1;
+    // The rest of that line, and the next step.
+    assert_eq!(said.lines().count(), 2, "{case}: {}", run.stderr);
+    assert_eq!(tries_left(desk), 8, "{case}");
+}
+
+#[test]
+fn without_a_terminal_pinentry_asks_and_says_what_for() {
+    for desk in Desk::both() {
+        desk.enroll("example.org", "100%").run().expect_code(0);
+        let pinentry = Pinentry::new();
+        let program = pinentry.path().join("pinentry").display().to_string();
+        for (name, value) in
+            [("DISPLAY", ":0"), ("WAYLAND_DISPLAY", "wayland-0"), ("PASSHOLD_PINENTRY", &program)]
+        {
+            pinentry.person(&[&format!("echo 'D {PIN}'; echo OK")]);
+            let sign = desk.call(["sign", "--origin", ORIGIN]).options(&request_options("example.org"));
+            let path =
+                if name == "PASSHOLD_PINENTRY" { "/nowhere".into() } else { pinentry.path().to_owned() };
+            let signed = sign.env("PATH", path).env(name, value).run().expect_code(0).json();
+            assert_eq!(signed["response"]["userHandle"], "MTAwJQ");
+            let told = pinentry.told();
+            let about = "SETDESC sign in as 100%25 at example.org, asked by https://example.org\n";
+            assert!(told.contains(about), "{told}");
+            assert!(told.contains("SETPROMPT PIN:\n") && told.contains("SETTIMEOUT 60\n"), "{told}");
+        }
+    }
+}
+
+#[test]
+fn what_pinentry_says_of_a_question_was_told_since_the_one_before() {
+    for desk in Desk::both() {
+        desk.enroll("example.org", "alice").run().expect_code(0);
+        let pinentry = Pinentry::new();
+        pinentry.person(&["echo 'D 739184'; echo OK", &format!("echo 'D {PIN}'; echo OK")]);
+        sign(&desk, &pinentry).run().expect_code(0);
+        let told = pinentry.told();
+        let about: Vec<_> = told.lines().filter_map(|line| line.strip_prefix("SETDESC ")).collect();
+        let expected = [
+            "sign in as alice at example.org, asked by https://example.org",
+            "wrong PIN; 7 tries left, counted by the TPM",
+        ];
+        assert_eq!(about, expected);
+    }
+}
+
+#[test]
+fn a_pinentry_that_does_not_end_well_is_a_refusal_and_counts_no_try() {
+    for desk in Desk::both() {
+        desk.enroll("example.org", "alice").run().expect_code(0);
+        let pinentry = Pinentry::new();
+        for (how, why) in [
+            ("echo 'ERR 83886179 Operation cancelled <Pinentry>'", "passhold: cancelled"),
+            ("echo 'ERR 83886194 Not confirmed <Pinentry>'", "passhold: cancelled"),
+            ("echo 'ERR 83886142 Timeout <Pinentry>'", "passhold: nobody answered"),
+            ("echo ERR", "passhold: cancelled"),
+            ("kill $PPID", "passhold: pinentry does not answer"),
+            ("kill -9 $PPID", "passhold: pinentry does not answer"),
+            ("printf 'D 27182'; kill -9 $PPID", "passhold: pinentry does not answer"),
+            ("printf 'D 271828\\n'; kill -9 $PPID", "passhold: pinentry does not answer"),
+            ("printf 'D \\377\\376\\n'; echo OK", "passhold: pinentry does not answer"),
+            ("yes 'D 271828' | head -n 1000; echo OK", "passhold: pinentry does not answer"),
+            ("head -c 5000 /dev/zero | tr '\\0' x; echo; echo OK", "passhold: pinentry does not answer"),
+        ] {
+            pinentry.person(&[how]);
+            let run = sign(&desk, &pinentry).run();
+            assert_refused(&desk, &run, why, how);
+            assert_eq!(pinentry.told().matches("GETPIN").count(), 1, "{how}");
+        }
+        fs::remove_file(pinentry.path().join("pinentry")).unwrap();
+        let run = sign(&desk, &pinentry).run();
+        assert_refused(&desk, &run, "passhold: pinentry does not answer: No such file", "not installed");
+        assert!(run.stderr.contains("Install pinentry"), "{}", run.stderr);
+    }
+}
+
+/// What is not shown was not agreed to.
+#[test]
+fn what_does_not_fit_into_a_pinentry_is_not_asked() {
+    let desk = Desk::direct();
+    let pinentry = Pinentry::new();
+    let rp_id = [["a"; 60].concat(), ["b"; 60].concat(), "org".to_owned()].join(".");
+    let enroll = desk.call(["enroll", "--origin", &format!("https://{rp_id}")]);
+    let mut options: Value = serde_json::from_str(&creation_options(&rp_id, "alice", "none")).unwrap();
+    options["user"]["name"] = "%".repeat(250).into();
+    let enroll = enroll.options(&options.to_string());
+    pinentry.person(&[&format!("echo 'D {PIN}'; echo OK")]);
+    let run = enroll.env("PATH", pinentry.path()).env("DISPLAY", ":0").run();
+    assert_refused(&desk, &run, "passhold: there is more to show than pinentry takes", "too long");
+    assert!(!pinentry.told().contains("GETPIN"), "{}", pinentry.told());
+}
+
+#[test]
+fn without_a_terminal_and_a_screen_nobody_is_asked() {
+    let desk = Desk::direct();
+    desk.enroll("example.org", "alice").run().expect_code(0);
+    let pinentry = Pinentry::new();
+    pinentry.person(&[&format!("echo 'D {PIN}'; echo OK")]);
+    let run = sign(&desk, &pinentry).env("DISPLAY", "").run();
+    assert_refused(&desk, &run, "passhold: there is no terminal to ask for the PIN on", "no screen");
+    // Nor is a line asked for elsewhere than at a terminal.
+    let run = desk.call(["wipe"]).env("PATH", pinentry.path()).env("DISPLAY", ":0").run();
+    assert_refused(&desk, &run, "passhold: there is no terminal to ask on", "a line");
+    assert_eq!(pinentry.told(), "");
+}
+
+/// Whoever sits at a terminal is asked there, screen or not.
+#[test]
+fn on_a_terminal_no_pinentry_asks() {
+    for desk in Desk::both() {
+        desk.enroll("example.org", "alice").run().expect_code(0);
+        let pinentry = Pinentry::new();
+        pinentry.person(&[]);
+        let mut terminal = sign(&desk, &pinentry).redirect(">signed.json").on_terminal();
+        terminal.wait_for("PIN: ");
+        terminal.type_hidden(PIN);
+        assert_eq!(terminal.wait().code(), Some(0));
+        assert_eq!(pinentry.told(), "");
+    }
+}
