@@ -28,7 +28,7 @@ pub trait Console {
     /// Tells what is not the result.
     fn note(&mut self, text: &str);
 
-    /// Tells the result.
+    /// Tells the result; its styles only where they can be seen.
     fn print(&mut self, text: &str) -> Result<()>;
 
     /// Asks, and returns the line that was typed.
@@ -67,6 +67,7 @@ pub trait Console {
 
 /// This process's own terminal and descriptors.
 pub struct Local {
+    json: bool,
     pins: PinSource,
     owner_auth_fd: Option<u32>,
     /// What came from there.
@@ -87,8 +88,8 @@ impl Local {
     /// As the command line says.
     pub fn new(global: &Global) -> Result<Self> {
         let pins = PinSource::new(global.pin_fd)?;
-        let owner_auth_fd = global.owner_auth_fd;
-        Ok(Self { pins, owner_auth_fd, owner_auth: None, noted: Vec::new(), leaving: None })
+        let Global { json, owner_auth_fd, .. } = *global;
+        Ok(Self { json, pins, owner_auth_fd, owner_auth: None, noted: Vec::new(), leaving: None })
     }
 }
 
@@ -100,7 +101,9 @@ impl Console for Local {
     }
 
     fn print(&mut self, text: &str) -> Result<()> {
-        let printed = writeln!(io::stdout(), "{text}");
+        // JSON is printed as it is: what looks like a style in it is somebody's name.
+        let printed =
+            if self.json { writeln!(io::stdout(), "{text}") } else { writeln!(anstream::stdout(), "{text}") };
         printed.map_err(|e| Failure::unexpected("cannot write to standard output", e))
     }
 

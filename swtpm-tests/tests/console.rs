@@ -149,3 +149,35 @@ fn on_a_terminal_no_pinentry_asks() {
         assert_eq!(pinentry.told(), "");
     }
 }
+
+#[test]
+fn doctor_has_colours_on_a_terminal_that_shows_them() {
+    for desk in Desk::both() {
+        let doctor = |args: &[&str], env: &[(&str, &str)]| {
+            let call = desk.call(["doctor"]).env("TERM", "xterm");
+            let call = args.iter().fold(call, Call::arg);
+            env.iter().fold(call, |call, (name, value)| call.env(name, value))
+        };
+        let on_terminal = |args: &[&str], env: &[(&str, &str)]| {
+            let mut terminal = doctor(args, env).on_terminal();
+            terminal.wait();
+            terminal.screen()
+        };
+        let coloured = on_terminal(&[], &[]);
+        assert!(coloured.contains("\n  \u{1b}[32mok      \u{1b}[0m "), "{coloured}");
+        for (args, env) in [
+            (&[][..], &[("NO_COLOR", "1")][..]),
+            (&[], &[("TERM", "dumb")]),
+            (&[], &[("CLICOLOR", "0")]),
+            (&["--json"], &[]),
+            (&["--json"], &[("CLICOLOR_FORCE", "1")]),
+        ] {
+            let plain = on_terminal(args, env);
+            assert!(plain.contains("ok") && !plain.contains('\u{1b}'), "{args:?} {env:?}: {plain}");
+        }
+        let piped = doctor(&[], &[]).run().stdout;
+        assert!(piped.contains("\n  ok       ") && !piped.contains('\u{1b}'), "{piped}");
+        let piped = doctor(&["--json"], &[("CLICOLOR_FORCE", "1")]).run().stdout;
+        assert!(!piped.contains('\u{1b}'), "{piped}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
+use anstyle::{AnsiColor, Style};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -136,25 +137,43 @@ impl Group {
     }
 }
 
-/// One line for what is ok; for the rest why it matters and what mends it.
+impl Level {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Problem => "problem",
+        }
+    }
+
+    fn style(self) -> Style {
+        match self {
+            Self::Ok => AnsiColor::Green,
+            Self::Warning => AnsiColor::Yellow,
+            Self::Problem => AnsiColor::Red,
+        }
+        .on_default()
+    }
+}
+
+/// Below what was found.
+const MARGIN: &str = "                             ";
+
+/// One line for what is ok; for the rest why it matters and what mends it. Styled, for whoever prints it to see to.
 pub(super) fn page(findings: &[Finding], app: &App<'_>) -> String {
     let mut page = String::new();
-    // Whoever took passholdd over does not take the terminal over too.
-    let mut line = |text: &str| writeln!(page, "{}", vault_core::printable(text)).ok();
+    // Whoever took passholdd over does not take the terminal over too: nothing but our own styles goes to it.
+    let mut line = |before: &str, text: &str| writeln!(page, "{before}{}", vault_core::printable(text)).ok();
     for group in Group::ALL {
-        line(group.title());
+        line("", group.title());
         for Finding { id, level, found, why, mend, .. } in findings.iter().filter(|f| f.group == group) {
-            let word = match level {
-                Level::Ok => "ok",
-                Level::Warning => "warning",
-                Level::Problem => "problem",
-            };
-            line(&format!("  {word:<8} {id:<18}{found}"));
+            let (word, style) = (level.word(), level.style());
+            line(&format!("  {style}{word:<8}{style:#} "), &format!("{id:<18}{found}"));
             if *level != Level::Ok {
-                line(&format!("{:29}{why}", ""));
+                line(MARGIN, why);
             }
             if let Some(mend) = mend {
-                line(&format!("{:29}mend: {}", "", mend.command(app)));
+                line(MARGIN, &format!("mend: {}", mend.command(app)));
             }
         }
     }
