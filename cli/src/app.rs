@@ -4,6 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use comfy_table::{ContentArrangement, Table, presets};
 use secrecy::SecretSlice;
 use tpm_backend::{
     Address, Tpm,
@@ -231,6 +232,17 @@ impl<'c> App<'c> {
             Failure::new(Exit::WrongPin, "that is no PIN: a PIN has 1 to 63 bytes")
                 .next("Nothing was counted.")
         })
+    }
+
+    /// To be filled, as wide as the person's terminal.
+    pub(crate) fn table(&self, header: &[&str]) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_header(header.to_vec());
+        if let Some(width) = self.console.width() {
+            table.set_width(width);
+        }
+        table
     }
 
     /// Prints a command's result: JSON alone, or text.

@@ -31,6 +31,9 @@ pub trait Console {
     /// Tells the result; its styles only where they can be seen.
     fn print(&mut self, text: &str) -> Result<()>;
 
+    /// How many columns there are for the result, if it goes to a terminal.
+    fn width(&self) -> Option<u16>;
+
     /// Asks, and returns the line that was typed.
     fn ask(&mut self, question: &str) -> Result<String>;
 
@@ -105,6 +108,10 @@ impl Console for Local {
         let printed =
             if self.json { writeln!(io::stdout(), "{text}") } else { writeln!(anstream::stdout(), "{text}") };
         printed.map_err(|e| Failure::unexpected("cannot write to standard output", e))
+    }
+
+    fn width(&self) -> Option<u16> {
+        terminal::width()
     }
 
     fn ask(&mut self, question: &str) -> Result<String> {

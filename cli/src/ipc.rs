@@ -44,6 +44,7 @@ pub enum Hello {
 pub struct Call {
     command: Command,
     json: bool,
+    width: Option<u16>,
     pin_is_typed: bool,
     gives_owner_auth: bool,
 }
@@ -125,7 +126,7 @@ impl Call {
     #[must_use]
     pub fn new(command: Command, json: bool, console: &dyn Console) -> Self {
         let (pin_is_typed, gives_owner_auth) = (console.pin_is_typed(), console.gives_owner_auth());
-        Self { command, json, pin_is_typed, gives_owner_auth }
+        Self { command, json, width: console.width(), pin_is_typed, gives_owner_auth }
     }
 
     /// `passhold`'s side: has it run over there, and does here what it asks.
@@ -182,8 +183,8 @@ impl Call {
 
     /// passholdd's side: runs it here. Whoever goes away meanwhile has it end at its next question, with nothing done.
     pub fn serve(self, stream: UnixStream, place: Place) -> io::Result<()> {
-        let Self { command, json, pin_is_typed, gives_owner_auth } = self;
-        let mut console = Remote { stream, pin_is_typed, gives_owner_auth };
+        let Self { command, json, width, pin_is_typed, gives_owner_auth } = self;
+        let mut console = Remote { stream, width, pin_is_typed, gives_owner_auth };
         let mut app = App::at(place, json, &mut console);
         let (code, text) = match crate::run(&mut app, command) {
             Ok(()) => (0, None),
@@ -274,6 +275,7 @@ pub fn lock(stream: &mut UnixStream) -> io::Result<()> {
 /// A console at the other end of a socket.
 struct Remote {
     stream: UnixStream,
+    width: Option<u16>,
     pin_is_typed: bool,
     gives_owner_auth: bool,
 }
@@ -303,6 +305,10 @@ impl Console for Remote {
 
     fn print(&mut self, text: &str) -> Result<()> {
         self.exchange(&Ask::Print(text.to_owned())).map(drop)
+    }
+
+    fn width(&self) -> Option<u16> {
+        self.width
     }
 
     fn ask(&mut self, question: &str) -> Result<String> {

@@ -153,6 +153,11 @@ pub(crate) fn plain(text: &str) -> String {
     text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
+/// The columns of the terminal that standard output is; some have none that they know of.
+pub(crate) fn width() -> Option<u16> {
+    termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
+}
+
 /// Whether standard input is a person's keyboard, from which nobody types options.
 pub(crate) fn stdin_is_a_terminal() -> bool {
     io::stdin().is_terminal()

@@ -151,6 +151,25 @@ fn on_a_terminal_no_pinentry_asks() {
 }
 
 #[test]
+fn a_table_is_no_wider_than_the_terminal() {
+    let user = "alice, with a name that alone is wider than half a terminal";
+    for desk in Desk::both() {
+        desk.enroll("accounts.example.org", user).run().expect_code(0);
+        desk.enroll("example.org", "bob").run().expect_code(0);
+        for args in [&["list"][..], &["log"]] {
+            let mut terminal = desk.call(args).on_terminal_of(60);
+            assert_eq!(terminal.wait().code(), Some(0));
+            let screen = terminal.screen();
+            let widest = screen.lines().map(|line| line.chars().count()).max();
+            assert!(screen.contains("bob") && widest <= Some(60), "{screen}");
+            // Where there is no width to keep to, a passkey is one line.
+            let printed = desk.call(args).run().expect_code(0).stdout;
+            assert!(printed.lines().any(|line| line.contains(user)), "{printed}");
+        }
+    }
+}
+
+#[test]
 fn doctor_has_colours_on_a_terminal_that_shows_them() {
     for desk in Desk::both() {
         let doctor = |args: &[&str], env: &[(&str, &str)]| {

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::Table;
 use serde_json::{Value, json};
 use vault_core::{
     container::{Account, AccountId, LastUse, Takes},
@@ -32,10 +32,11 @@ pub(crate) fn run(app: &mut App<'_>, text: Option<&str>, unused: bool, stale: Op
             && stale.is_none_or(is_stale)
     });
     let json: Vec<_> = accounts.iter().map(|(id, account)| with_use(*id, account, use_of(*id))).collect();
+    let table = app.table(&["ID", "SITE", "ACCOUNT", "NAME", "TAKES", "MADE", "USED"]);
     app.print(&json, || match (accounts.is_empty(), text.is_some() || unused || stale.is_some()) {
         (true, false) => "No passkeys yet.".to_owned(),
         (true, true) => "No such passkeys.".to_owned(),
-        _ => table(&accounts, &uses, now),
+        _ => fill(table, &accounts, &uses, now),
     })
 }
 
@@ -52,8 +53,13 @@ pub(crate) fn bin(app: &mut App<'_>) -> Result<()> {
     let mut keys = app.keys()?;
     let accounts = app.open(&mut keys)?.bin()?;
     let json: Vec<_> = accounts.iter().map(|(id, account)| to_json(*id, account)).collect();
+    let table = app.table(&["ID", "SITE", "ACCOUNT", "DELETED"]);
     app.print(&json, || {
-        if accounts.is_empty() { "The bin is empty.".to_owned() } else { bin_table(&accounts, now()) }
+        if accounts.is_empty() {
+            "The bin is empty.".to_owned()
+        } else {
+            fill_with_bin(table, &accounts, now())
+        }
     })
 }
 
@@ -97,8 +103,7 @@ pub(super) fn last_use(last: LastUse, now: u64) -> String {
     }
 }
 
-fn table(accounts: &Accounts, uses: &HashMap<AccountId, LastUse>, now: u64) -> String {
-    let mut table = empty_table(&["ID", "SITE", "ACCOUNT", "NAME", "TAKES", "MADE", "USED"]);
+fn fill(mut table: Table, accounts: &Accounts, uses: &HashMap<AccountId, LastUse>, now: u64) -> String {
     for (id, account) in accounts {
         let name = account.label.as_deref().map(printable).unwrap_or_default();
         let (site, account_name) = (account.rp_id.to_string(), printable(&account.user_name));
@@ -110,18 +115,10 @@ fn table(accounts: &Accounts, uses: &HashMap<AccountId, LastUse>, now: u64) -> S
     table.trim_fmt()
 }
 
-fn bin_table(accounts: &Accounts, now: u64) -> String {
-    let mut table = empty_table(&["ID", "SITE", "ACCOUNT", "DELETED"]);
+fn fill_with_bin(mut table: Table, accounts: &Accounts, now: u64) -> String {
     for (id, account) in accounts {
         let (site, name) = (account.rp_id.to_string(), printable(account.name()));
         table.add_row([id.to_string(), site, name, ago(account.binned.unwrap_or_default(), now)]);
     }
     table.trim_fmt()
-}
-
-pub(super) fn empty_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header.to_vec());
-    table
 }

@@ -4,7 +4,6 @@ use vault_core::{
     printable,
 };
 
-use super::list::empty_table;
 use crate::{
     app::App,
     failure::{Exit, Failure, Result},
@@ -19,8 +18,8 @@ pub(crate) fn run(app: &mut App<'_>, last: Option<usize>) -> Result<()> {
     }
     entries.drain(..entries.len().saturating_sub(last.unwrap_or(usize::MAX)));
     let json: Vec<_> = entries.iter().map(|(n, entry)| to_json(*n, entry.as_ref())).collect();
+    let mut table = app.table(&["NO", "WHEN", "WHAT", "ID", "SITE", "ACCOUNT"]);
     app.print(&json, || {
-        let mut table = empty_table(&["NO", "WHEN", "WHAT", "ID", "SITE", "ACCOUNT"]);
         for (n, entry) in &entries {
             table.add_row(row(*n, entry.as_ref()));
         }

@@ -168,6 +168,15 @@ impl Call {
     pub fn on_terminal(&self) -> Terminal {
         Terminal::start(self.command(&["--ctty"]))
     }
+
+    /// The same on one that is so many columns wide.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn on_terminal_of(&self, columns: u16) -> Terminal {
+        Terminal::start_with(self.command(&["--ctty"]), columns)
+    }
 }
 
 /// A running `passhold`, killed on drop.

@@ -8,7 +8,7 @@ use std::{
 
 use rustix::{
     pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
-    termios::{LocalModes, tcgetattr},
+    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
 
 use super::call::wait_until;
@@ -30,11 +30,22 @@ impl Terminal {
     /// # Panics
     /// If the system has no terminal to give.
     #[must_use]
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
+        Self::start_with(command, 0)
+    }
+
+    /// The same, where the terminal is so many columns wide; 0 is one that does not know.
+    ///
+    /// # Panics
+    /// If the system has no terminal to give.
+    #[must_use]
+    pub fn start_with(mut command: Command, columns: u16) -> Self {
         let ours = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(ours).expect("a terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other end");
         let line = ioctl_tiocgptpeer(&master, ours).expect("its other end");
+        let size = Winsize { ws_row: 0, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&master, size).expect("a terminal");
         let end = || line.try_clone().expect("a descriptor");
         command.stdin(end()).stdout(end()).stderr(end());
         drop(line);
