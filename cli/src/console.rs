@@ -14,6 +14,7 @@ use crate::{
     export::{Entry, Export},
     failure::{Exit, Failure, Result},
     plan,
+    progress::Progress,
     terminal::{self, PinSource},
 };
 
@@ -30,6 +31,9 @@ pub trait Console {
 
     /// Tells the result; its styles only where they can be seen.
     fn print(&mut self, text: &str) -> Result<()>;
+
+    /// Tells why passholdd could not do it, as it says it.
+    fn refused(&mut self, text: &str);
 
     /// How many columns there are for the result, if it goes to a terminal.
     fn width(&self) -> Option<u16>;
@@ -78,6 +82,7 @@ pub struct Local {
     /// What was told since the last question: the next one is about that.
     noted: Vec<String>,
     leaving: Option<Leaving>,
+    progress: Progress,
 }
 
 /// A vault that is being given away. Nobody else uses it meanwhile.
@@ -92,22 +97,36 @@ impl Local {
     pub fn new(global: &Global) -> Result<Self> {
         let pins = PinSource::new(global.pin_fd)?;
         let Global { json, owner_auth_fd, .. } = *global;
-        Ok(Self { json, pins, owner_auth_fd, owner_auth: None, noted: Vec::new(), leaving: None })
+        let (noted, progress) = (Vec::new(), Progress::default());
+        Ok(Self { json, pins, owner_auth_fd, owner_auth: None, noted, leaving: None, progress })
+    }
+
+    /// From now on a person at a terminal sees that something still happens.
+    #[must_use]
+    pub fn with_progress(self) -> Self {
+        if self.json { self } else { Self { progress: Progress::start(), ..self } }
     }
 }
 
 impl Console for Local {
     fn note(&mut self, text: &str) {
+        let _paused = self.progress.pause();
         // Nobody to tell that nobody can be told.
         writeln!(io::stderr(), "passhold: {text}").ok();
         self.noted.push(text.to_owned());
     }
 
     fn print(&mut self, text: &str) -> Result<()> {
+        let _paused = self.progress.pause();
         // JSON is printed as it is: what looks like a style in it is somebody's name.
         let printed =
             if self.json { writeln!(io::stdout(), "{text}") } else { writeln!(anstream::stdout(), "{text}") };
         printed.map_err(|e| Failure::unexpected("cannot write to standard output", e))
+    }
+
+    fn refused(&mut self, text: &str) {
+        let _paused = self.progress.pause();
+        writeln!(io::stderr(), "{text}").ok();
     }
 
     fn width(&self) -> Option<u16> {
@@ -115,11 +134,13 @@ impl Console for Local {
     }
 
     fn ask(&mut self, question: &str) -> Result<String> {
+        let _paused = self.progress.pause();
         self.noted.clear();
         terminal::ask(question)
     }
 
     fn pin(&mut self, prompt: &str) -> Result<Zeroizing<String>> {
+        let _paused = self.progress.pause();
         let about = std::mem::take(&mut self.noted).join("\n");
         self.pins.read(prompt, &about)
     }
@@ -134,6 +155,7 @@ impl Console for Local {
 
     fn owner_auth(&mut self) -> Result<Option<Zeroizing<String>>> {
         if self.owner_auth.is_none() {
+            let _paused = self.progress.pause();
             let read = |fd| terminal::read_secret(fd, "the owner authorization");
             self.owner_auth = self.owner_auth_fd.map(read).transpose()?;
         }
@@ -141,10 +163,12 @@ impl Console for Local {
     }
 
     fn input(&mut self, path: &Path) -> Result<String> {
+        let _paused = self.progress.pause();
         read_input(path)
     }
 
     fn export(&mut self, output: &Output, export: Export) -> Result<()> {
+        let _paused = self.progress.pause();
         export.write(output)
     }
 

@@ -171,7 +171,7 @@ impl Call {
                 Ask::OwnerAuth => console.owner_auth()?.map_or(Answer::Heard, Answer::Text),
                 Ask::End(code, text) => {
                     if let Some(text) = text {
-                        writeln!(io::stderr(), "{}", plain(&text)).ok();
+                        console.refused(&plain(&text));
                     }
                     return Ok(code);
                 }
@@ -306,6 +306,9 @@ impl Console for Remote {
     fn print(&mut self, text: &str) -> Result<()> {
         self.exchange(&Ask::Print(text.to_owned())).map(drop)
     }
+
+    /// passholdd asks no other one.
+    fn refused(&mut self, _: &str) {}
 
     fn width(&self) -> Option<u16> {
         self.width

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod ipc;
 pub mod pinentry;
 mod plan;
+mod progress;
 mod terminal;
 
 pub use app::{App, now, patiently};

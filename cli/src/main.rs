@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let run = || {
         prepared.map_err(|e| Failure::unexpected("cannot turn core dumps off", e))?;
         args.command.check()?;
-        let mut console = Local::new(&args.global)?;
+        let mut console = Local::new(&args.global)?.with_progress();
         let is_doctor = matches!(args.command, Command::Doctor(_));
         let named = args.global.socket.clone().map(|path| ipc::connect(&path).map(|stream| (path, stream)));
         let socket = match named.transpose() {

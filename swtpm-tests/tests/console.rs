@@ -8,10 +8,14 @@
     clippy::pedantic
 )]
 
-use std::fs;
+use std::{fs, path::PathBuf, thread, time::Duration};
 
 use serde_json::Value;
-use swtpm_tests::{Call, Desk, PIN, Pinentry, Run, creation_options, request_options};
+use swtpm_tests::{
+    Call, Desk, Device, PIN, Pinentry, Run, creation_options,
+    proxy::{Fault, FaultKind, Proxy},
+    request_options,
+};
 
 const ORIGIN: &str = "https://example.org";
 
@@ -166,6 +170,115 @@ fn a_table_is_no_wider_than_the_terminal() {
             let printed = desk.call(args).run().expect_code(0).stdout;
             assert!(printed.lines().any(|line| line.contains(user)), "{printed}");
         }
+    }
+}
+
+/// A vault whose TPM takes its time when it is told to, and `passhold` on it: by itself, or through a passholdd.
+struct Slow {
+    served: Option<(Device, PathBuf)>,
+    proxy: Proxy,
+    // Last: the others use it.
+    desk: Desk,
+}
+
+impl Slow {
+    fn both() -> [Self; 2] {
+        [false, true].map(|is_served| {
+            let mut desk = Desk::direct();
+            desk.enroll("example.org", "alice").run().expect_code(0);
+            let proxy = Proxy::start(desk.tpm().port()).unwrap();
+            desk.passhold.set_tpm(&proxy.tcti());
+            let socket = desk.passhold.home().join("socket");
+            let args = ["--socket", &socket.display().to_string()];
+            let start = || Device::start_with(&desk.passhold.vault(), &proxy.tcti(), PIN, &args);
+            let served = is_served.then(|| (start(), socket.clone()));
+            Self { served, proxy, desk }
+        })
+    }
+
+    fn call(&self, args: &[&str]) -> Call {
+        match &self.served {
+            None => self.desk.call(args),
+            Some((_, socket)) => {
+                args.iter().fold(self.desk.passhold.bare(["--socket"]).arg(socket), Call::arg)
+            }
+        }
+    }
+
+    /// The TPM's next answer takes so many seconds.
+    fn delay(&self, seconds: u64) {
+        self.proxy.arm(Fault::once(0, FaultKind::Delay(Duration::from_secs(seconds))));
+    }
+}
+
+/// What a person sees in the end: after a carriage return a line is written over.
+fn seen(screen: &str) -> String {
+    let line = |line: &str| {
+        let mut seen = Vec::new();
+        for part in line.split('\r') {
+            let part: Vec<_> = part.chars().collect();
+            seen.splice(..part.len().min(seen.len()), part);
+        }
+        seen.into_iter().collect::<String>().trim_end().to_owned() + "\n"
+    };
+    screen.lines().map(line).collect()
+}
+
+#[test]
+fn who_waits_at_a_terminal_sees_that_something_still_happens() {
+    for slow in Slow::both() {
+        let expected = slow.call(&["list"]).run().expect_code(0).stdout;
+        slow.delay(3);
+        let mut terminal = slow.call(&["list"]).on_terminal();
+        terminal.wait_for("\rpasshold: still at work, 1 s");
+        terminal.wait_for("\rpasshold: still at work, 2 s");
+        assert_eq!(terminal.wait().code(), Some(0));
+        assert_eq!(seen(&terminal.screen()), expected);
+        // Nor does anything of it stay before a failure.
+        let expected = slow.call(&["show", "9"]).run().expect_code(13).stderr;
+        slow.delay(2);
+        let mut terminal = slow.call(&["show", "9"]).on_terminal();
+        terminal.wait_for("\rpasshold: still at work, 1 s");
+        assert_eq!(terminal.wait().code(), Some(13));
+        assert_eq!(seen(&terminal.screen()), expected);
+    }
+}
+
+#[test]
+fn nothing_is_drawn_while_a_person_is_asked() {
+    for slow in Slow::both() {
+        slow.delay(2);
+        let sign = slow.call(&["sign", "--origin", ORIGIN]).options(&request_options("example.org"));
+        let mut terminal = sign.redirect(">signed.json").on_terminal();
+        terminal.wait_for("\rpasshold: still at work, 1 s");
+        terminal.wait_for("PIN: ");
+        // Longer than whatever else is silent may be.
+        thread::sleep(Duration::from_millis(2500));
+        let about = "passhold: sign in as alice at example.org, asked by https://example.org\nPIN: ";
+        assert!(terminal.screen().ends_with(about), "{}", terminal.screen());
+        slow.delay(2);
+        terminal.type_hidden(PIN);
+        let before = terminal.wait_for("passhold: still at work, 1 s");
+        assert_eq!(before, "\n\r");
+        assert_eq!(terminal.wait().code(), Some(0));
+        let expected = "passhold: sign in as alice at example.org, asked by https://example.org\nPIN:\n\n";
+        assert_eq!(seen(&terminal.screen()), expected);
+    }
+}
+
+#[test]
+fn nothing_is_drawn_in_a_pipe_or_beside_json() {
+    for slow in Slow::both() {
+        let expected = slow.call(&["--json", "list"]).run().expect_code(0).stdout;
+        slow.delay(2);
+        let run = slow.call(&["--json", "list"]).run().expect_code(0);
+        assert_eq!((run.stdout, run.stderr.as_str()), (expected.clone(), ""));
+        slow.delay(2);
+        assert_eq!(slow.call(&["list"]).run().expect_code(0).stderr, "");
+        slow.delay(2);
+        let mut terminal = slow.call(&["--json", "list"]).on_terminal();
+        assert_eq!(terminal.wait().code(), Some(0));
+        assert_eq!(terminal.screen(), expected);
     }
 }
 
