@@ -79,11 +79,13 @@ pub(super) fn to_json(id: AccountId, account: &Account) -> Value {
     })
 }
 
-/// The same with its last use: seconds since 1970, or null if it was never used, or nobody knows.
+/// The same with its last use: seconds since 1970, or null if it was never used, or nobody knows, and whether it is
+/// known that it was never used.
 pub(super) fn with_use(id: AccountId, account: &Account, last: LastUse) -> Value {
     let mut json = to_json(id, account);
     if let Some(members) = json.as_object_mut() {
         members.insert("lastUsed".to_owned(), json!(last.at()));
+        members.insert("neverUsed".to_owned(), json!(last == LastUse::Never));
     }
     json
 }
