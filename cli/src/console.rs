@@ -24,7 +24,7 @@ pub(crate) const LONGEST_INPUT: usize = 1 << 20;
 /// How much of a vault's file is sent at once.
 const PART: u64 = 1 << 19;
 
-/// Where a command's person sits.
+/// Where a command's person sits. One that has no files there refuses what a command wants of them.
 pub trait Console {
     /// Tells what is not the result.
     fn note(&mut self, text: &str);
@@ -54,22 +54,39 @@ pub trait Console {
     fn owner_auth(&mut self) -> Result<Option<Zeroizing<String>>>;
 
     /// What a relying party sent; `-` is standard input.
-    fn input(&mut self, path: &Path) -> Result<String>;
+    fn input(&mut self, _path: &Path) -> Result<String> {
+        Err(no_files())
+    }
 
     /// Writes an export where the person wants it.
-    fn export(&mut self, output: &Output, export: Export) -> Result<()>;
+    fn export(&mut self, _output: &Output, _export: Export) -> Result<()> {
+        Err(no_files())
+    }
 
     /// Reads an export and tells what is to be done, where these passkeys are here.
-    fn plan(&mut self, file: &Path, here: &[Entry], json: bool) -> Result<()>;
+    fn plan(&mut self, _file: &Path, _here: &[Entry], _json: bool) -> Result<()> {
+        Err(no_files())
+    }
 
     /// Reads an export of this vault and tells which of its passkeys are not among these.
-    fn gone(&mut self, file: &Path, vault: &str, here: &[Entry]) -> Result<()>;
+    fn gone(&mut self, _file: &Path, _vault: &str, _here: &[Entry]) -> Result<()> {
+        Err(no_files())
+    }
 
     /// The next part of the file of the person's own vault, in this folder or where it is by default; empty at its end.
-    fn vault_part(&mut self, dir: Option<&Path>) -> Result<Vec<u8>>;
+    fn vault_part(&mut self, _dir: Option<&Path>) -> Result<Vec<u8>> {
+        Err(no_files())
+    }
 
     /// That vault is kept elsewhere from now on.
-    fn vault_is_taken(&mut self) -> Result<()>;
+    fn vault_is_taken(&mut self) -> Result<()> {
+        Err(no_files())
+    }
+}
+
+fn no_files() -> Failure {
+    Failure::new(Exit::Unexpected, "a file is wanted where there are none")
+        .next("Run this command by itself, in a shell.")
 }
 
 /// This process's own terminal and descriptors.

@@ -54,7 +54,9 @@ pub enum Exit {
 
 impl Exit {
     #[expect(clippy::as_conversions, reason = "the discriminant of a repr(u8) enum")]
-    fn code(self) -> u8 {
+    /// What the process ends with.
+    #[must_use]
+    pub fn code(self) -> u8 {
         self as u8
     }
 }
@@ -185,7 +187,8 @@ impl Failure {
     }
 
     /// The exit code, and what to say.
-    pub(crate) fn render(&self, json: bool) -> (u8, String) {
+    #[must_use]
+    pub fn render(&self, json: bool) -> (u8, String) {
         let message = self.with_causes();
         let code = self.exit.code();
         let text = if json {

@@ -4,11 +4,10 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use vault_core::pin::PinPolicy;
+use vault_core::{cut, pin::PinPolicy};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -24,6 +23,10 @@ use crate::{
 
 /// The longest message: what a relying party sends, and what goes around them.
 const LONGEST: usize = LONGEST_INPUT + 1024;
+
+/// How much of what is printed goes into one message, and how much there may be: more than 100,000 passkeys take.
+const PIECE: usize = 1 << 19;
+const LONGEST_PRINT: usize = 1 << 28;
 
 /// So many passkeys are told at once: each is shorter than 8 KiB, whatever sites call their users.
 const AT_ONCE: usize = 128;
@@ -53,6 +56,8 @@ pub struct Call {
 #[derive(Serialize, Deserialize)]
 enum Ask {
     Note(String),
+    /// Something to print that goes on in the next message.
+    Part(String),
     Print(String),
     Line(String),
     Pin(String),
@@ -130,8 +135,9 @@ impl Call {
     }
 
     /// `passhold`'s side: has it run over there, and does here what it asks.
-    pub fn relay(self, stream: UnixStream, console: &mut dyn Console) -> Result<ExitCode> {
-        self.relay_to(stream, console, &mut |console, text| console.print(text)).map(ExitCode::from)
+    /// Returns the exit code.
+    pub fn relay(self, stream: UnixStream, console: &mut dyn Console) -> Result<u8> {
+        self.relay_to(stream, console, &mut |console, text| console.print(text))
     }
 
     /// The same, with what it prints as the answer.
@@ -154,7 +160,7 @@ impl Call {
         console: &mut dyn Console,
         print: &mut dyn FnMut(&mut dyn Console, &str) -> Result<()>,
     ) -> Result<u8> {
-        let mut files = Files::of(&self);
+        let (mut files, mut said) = (Files::of(&self), String::new());
         send(&mut stream, &Hello::Run(self)).map_err(gone)?;
         loop {
             let answer = match receive(&mut stream).map_err(gone)? {
@@ -162,17 +168,20 @@ impl Call {
                     console.note(&plain(&text));
                     Answer::Heard
                 }
+                Ask::Part(text) if said.len() + text.len() <= LONGEST_PRINT => {
+                    said.push_str(&text);
+                    Answer::Heard
+                }
                 Ask::Print(text) => {
-                    print(console, &plain(&text))?;
+                    said.push_str(&text);
+                    print(console, &plain(&std::mem::take(&mut said)))?;
                     Answer::Heard
                 }
                 Ask::Line(question) => Answer::Text(console.ask(&plain(&question))?.into()),
                 Ask::Pin(prompt) => Answer::Text(console.pin(&plain(&prompt))?),
                 Ask::OwnerAuth => console.owner_auth()?.map_or(Answer::Heard, Answer::Text),
                 Ask::End(code, text) => {
-                    if let Some(text) = text {
-                        console.refused(&plain(&text));
-                    }
+                    text.iter().for_each(|text| console.refused(&plain(text)));
                     return Ok(code);
                 }
                 ask => files.answer(ask, console)?,
@@ -304,7 +313,13 @@ impl Console for Remote {
     }
 
     fn print(&mut self, text: &str) -> Result<()> {
-        self.exchange(&Ask::Print(text.to_owned())).map(drop)
+        let mut rest = text;
+        while rest.len() > PIECE {
+            let part = cut(rest, PIECE);
+            rest = rest.get(part.len()..).unwrap_or_default();
+            self.exchange(&Ask::Part(part))?;
+        }
+        self.exchange(&Ask::Print(rest.to_owned())).map(drop)
     }
 
     /// passholdd asks no other one.
