@@ -30,7 +30,7 @@ pub struct Args {
 }
 
 /// Options of every command.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Global {
     /// The vault's folder [default: $XDG_DATA_HOME/passhold]
     #[arg(long, global = true, value_name = "DIR")]
@@ -189,6 +189,8 @@ pub enum Command {
     Status,
     /// Look at everything a vault depends on: what is wrong, why it matters, what mends it
     Doctor(DoctorArgs),
+    /// Look at the passkeys and manage them, in one screen with keys
+    Tui,
     /// Destroy the vault and every copy of it
     Wipe {
         /// Do not ask

@@ -7,7 +7,7 @@ use vault_core::pin::PinPolicy;
 use crate::failure::{Exit, Failure, Result};
 
 /// `$XDG_CONFIG_HOME/passhold/config.toml`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
     pub(crate) tpm: Option<String>,

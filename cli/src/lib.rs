@@ -13,11 +13,14 @@ pub mod ipc;
 pub mod pinentry;
 mod plan;
 mod progress;
+mod runner;
 mod terminal;
 
 pub use app::{App, now, patiently};
-pub use args::{Args, Command, Global};
+pub use args::{Args, Command, DoctorArgs, Global, Pin, Recovery};
 pub use commands::run;
 pub use config::Config;
 pub use console::{Console, Local};
 pub use failure::{Exit, Failure, Result};
+pub use runner::Runner;
+pub use terminal::{ago, date};

@@ -1,11 +1,12 @@
 //! `passhold`: passkeys in this machine's TPM, from the terminal.
 
 mod complete;
+mod tui;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use passhold::{App, Args, Command, Config, Exit, Failure, Local, ipc};
+use passhold::{Args, Command, Exit, Failure, Local, Runner};
 
 fn main() -> ExitCode {
     let prepared = tpm_backend::prepare_process();
@@ -22,23 +23,11 @@ fn main() -> ExitCode {
     let run = || {
         prepared.map_err(|e| Failure::unexpected("cannot turn core dumps off", e))?;
         args.command.check()?;
-        let mut console = Local::new(&args.global)?.with_progress();
-        let is_doctor = matches!(args.command, Command::Doctor(_));
-        let named = args.global.socket.clone().map(|path| ipc::connect(&path).map(|stream| (path, stream)));
-        let socket = match named.transpose() {
-            // To be told with the rest.
-            Err(_) if is_doctor => None,
-            socket => socket?,
-        };
-        let config = if args.global.socket.is_some() { Config::default() } else { Config::read()? };
-        let mut socket = socket.or_else(|| ipc::find(&args.global, &config));
-        if let Some((_, socket)) = socket.take_if(|_| !is_doctor) {
-            return ipc::Call::new(args.command, json, &console).relay(socket, &mut console);
+        if matches!(args.command, Command::Tui) {
+            return tui::run(args.global);
         }
-        let mut app = App::new(args.global, config, &mut console)?;
-        app.daemon = socket.map(|(path, _)| path);
-        passhold::run(&mut app, args.command)?;
-        Ok(ExitCode::SUCCESS)
+        let mut console = Local::new(&args.global)?.with_progress();
+        Runner::new(args.global)?.run(args.command, &mut console).map(ExitCode::from)
     };
     run().unwrap_or_else(|failure| failure.report(json))
 }

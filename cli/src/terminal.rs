@@ -188,8 +188,9 @@ pub(crate) fn passkeys(count: usize) -> String {
     if count == 1 { "1 passkey".to_owned() } else { format!("{count} passkeys") }
 }
 
-/// How long ago a point in time is.
-pub(crate) fn ago(at: u64, now: u64) -> String {
+/// How long ago a point in time is; both in seconds since 1970.
+#[must_use]
+pub fn ago(at: u64, now: u64) -> String {
     const UNITS: [(u64, &str); 5] =
         [(365 * 86_400, "year"), (30 * 86_400, "month"), (86_400, "day"), (3600, "hour"), (60, "minute")];
     let seconds = now.saturating_sub(at);
@@ -203,8 +204,9 @@ pub(crate) fn ago(at: u64, now: u64) -> String {
     )
 }
 
-/// A point in time as a person reads it.
-pub(crate) fn date(seconds: u64) -> String {
+/// A point in time, in seconds since 1970, as a person reads it.
+#[must_use]
+pub fn date(seconds: u64) -> String {
     let at = i64::try_from(seconds).ok().and_then(|s| Timestamp::from_second(s).ok());
     at.map_or_else(
         || "?".to_owned(),

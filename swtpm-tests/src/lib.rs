@@ -11,6 +11,7 @@ mod passhold;
 mod pinentry;
 pub mod proxy;
 mod scene;
+mod tmux;
 mod tpm;
 
 pub use desk::Desk;
@@ -22,4 +23,5 @@ pub use others::installed;
 pub use passhold::{Call, Passhold, Program, Run, Running, Terminal};
 pub use pinentry::Pinentry;
 pub use scene::{PIN, Scene, creation_options, pin, request_options, rng, scale};
+pub use tmux::Tmux;
 pub use tpm::{TestTpm, key_store};

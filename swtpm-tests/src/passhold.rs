@@ -4,6 +4,7 @@
 mod call;
 mod terminal;
 
+pub(crate) use call::wait_until;
 pub use call::{Call, Run, Running};
 pub use terminal::Terminal;
 

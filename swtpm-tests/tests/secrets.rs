@@ -26,7 +26,7 @@ use memchr::memmem::Finder;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use swtpm_tests::{
-    Pinentry, Program, Scene, creation_options, key_store, pin, proxy::Proxy, request_options, rng,
+    Pinentry, Program, Scene, Tmux, creation_options, key_store, pin, proxy::Proxy, request_options, rng,
 };
 use vault_core::{
     RecoveryCode, RecoverySecrets, Vault,
@@ -593,6 +593,60 @@ fn the_command_line_leaves_no_secret_anywhere() {
         bytes >> 20
     );
     assert_eq!(worst, "", "secrets are somewhere");
+}
+
+/// What is typed there comes as keys, one by one, through code that draws.
+#[test]
+fn the_tui_keeps_no_secret_in_memory() {
+    let desk = Desk::new(true);
+    let (new, wrong) = (random_pin(), random_pin());
+    let needles = desk.needles(&new, &wrong);
+    let tmux = Tmux::start(desk.home.path(), (80, 24));
+    let (program, vault) = (passhold(), desk.scene.dir().display());
+    tmux.type_line(&format!("{} --tpm {} --vault {vault} tui", program.display(), desk.proxy.tcti()));
+    tmux.wait_for("alice");
+    let type_hidden = |prompt: &str, secret: &str| {
+        tmux.wait_for(prompt);
+        tmux.type_text(secret);
+        tmux.wait_for(&format!("{prompt}{}", "•".repeat(secret.len())));
+    };
+    let mut searched = 0;
+    let mut nothing_is_left = |deed: &str| {
+        let (hits, bytes) = search_memory(tmux.child(), &needles);
+        searched += bytes;
+        assert_eq!(show(&hits), "", "{deed}");
+    };
+    tmux.press(&["d"]);
+    type_hidden("PIN: ", &wrong);
+    tmux.press(&["Enter"]);
+    tmux.wait_for("wrong PIN; 7 tries left");
+    nothing_is_left("a wrong PIN");
+    type_hidden("PIN: ", &desk.text);
+    assert!(!search_memory(tmux.child(), &needles).0.is_empty(), "it is found while it is typed");
+    tmux.press(&["C-c"]);
+    tmux.wait_for("cancelled. Nothing was done.");
+    nothing_is_left("a PIN that was typed and not given");
+    tmux.wait_for("7 PIN tries left");
+    tmux.press(&["p"]);
+    type_hidden("PIN: ", &desk.text);
+    tmux.press(&["Enter"]);
+    type_hidden("New PIN: ", &new);
+    tmux.press(&["Enter"]);
+    type_hidden("Once more: ", &new);
+    tmux.press(&["Enter"]);
+    tmux.wait_for("The PIN is changed");
+    nothing_is_left("a PIN change");
+    tmux.wait_for("8 PIN tries left");
+    tmux.press(&["f"]);
+    type_hidden("Recovery code: ", &desk.code);
+    tmux.press(&["Enter"]);
+    type_hidden("New PIN: ", &desk.text);
+    tmux.press(&["Enter"]);
+    type_hidden("Once more: ", &desk.text);
+    tmux.press(&["Enter"]);
+    tmux.wait_for("The new PIN is set");
+    nothing_is_left("a reset");
+    println!("secrets of the tui: 4 moments, {} MiB searched", searched >> 20);
 }
 
 /// Where a dying process would leave its core.

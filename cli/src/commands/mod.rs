@@ -28,7 +28,7 @@ pub(crate) use doctor::quoted;
 use crate::{
     app::App,
     args::{Command, Log, Pin, Recovery, Restore, Vault},
-    failure::Result,
+    failure::{Exit, Failure, Result},
 };
 
 /// Runs a command.
@@ -60,6 +60,11 @@ pub fn run(app: &mut App<'_>, command: Command) -> Result<()> {
         Command::Log { command: Some(Log::Verify), .. } => log::verify(app),
         Command::Status => status::run(app),
         Command::Doctor(args) => doctor::run(app, &args),
+        // It runs commands; it is none itself.
+        Command::Tui => {
+            Err(Failure::new(Exit::Usage, "tui takes a terminal of its own")
+                .next("Run \"passhold tui\" there."))
+        }
         Command::Wipe { yes } => wipe::run(app, yes),
     }
 }

@@ -11,6 +11,7 @@ use std::{
 use serde_json::Value;
 
 use super::{Program, Terminal};
+use crate::Tmux;
 
 /// One run of `passhold`, being put together. It has no terminal unless [`Call::on_terminal`] gives it one.
 #[derive(Debug)]
@@ -177,6 +178,21 @@ impl Call {
     pub fn on_terminal_of(&self, columns: u16) -> Terminal {
         Terminal::start_with(self.command(&["--ctty"]), columns)
     }
+
+    /// Has a person type it at the shell of a terminal of so many columns and rows.
+    #[must_use]
+    pub fn in_tmux(&self, size: (u16, u16)) -> Tmux {
+        let quoted = |word: &OsStr| format!(" '{}'", word.to_string_lossy().replace('\'', r"'\''"));
+        let variables =
+            self.env.iter().map(|(name, value)| format!(" {}={}", name.display(), quoted(value).trim()));
+        let words = [Program::Passhold.path().into_os_string()];
+        let words = words.iter().chain(&self.args).map(|word| quoted(word));
+        let line: String = ["exec env".to_owned()].into_iter().chain(variables).chain(words).collect();
+        let script = self.file(format!("{line}{}\n", self.redirections).as_bytes());
+        let tmux = Tmux::start(&self.home, size);
+        tmux.type_line(&format!("sh {}; echo exit $?", script.file_name().unwrap_or_default().display()));
+        tmux
+    }
 }
 
 /// A running `passhold`, killed on drop.
@@ -310,7 +326,7 @@ impl Run {
 ///
 /// # Panics
 /// If that takes more than half a minute.
-pub(super) fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
     let started = Instant::now();
     while !look() {
         assert!(started.elapsed() < Duration::from_secs(30), "still not: {what}");

@@ -16,7 +16,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use serde_json::{Value, json};
 use snapbox::{Assert, Data};
-use swtpm_tests::{Call, Machine, PIN, Passhold, TestTpm, creation_options, request_options};
+use swtpm_tests::{Call, Machine, PIN, Passhold, TestTpm, Tmux, creation_options, request_options};
 use vault_core::RecoveryCode;
 
 const ORIGIN: &str = "https://example.org";
@@ -377,6 +377,79 @@ fn doctor() {
 }
 
 #[test]
+fn tui() {
+    let mut transcript = Transcript::empty();
+    transcript.bare(&["tui", "--help"]);
+    transcript.run(&["tui"], |call| call);
+    transcript.run(&["tui"], |call| call.pin(PIN));
+    let tmux = transcript.passhold.call(["tui"]).in_tmux((80, 24));
+    let type_hidden = |prompt: &str, secret: &str| {
+        tmux.wait_for(prompt);
+        tmux.type_text(secret);
+        tmux.wait_for(&format!("{prompt}{}", "•".repeat(secret.len())));
+    };
+    transcript.see(&tmux, "passhold tui", "there is no vault");
+    tmux.press(&["s"]);
+    type_hidden("Choose a PIN: ", PIN);
+    transcript.see(&tmux, "s, a PIN", "••••");
+    tmux.press(&["Enter"]);
+    type_hidden("Once more: ", PIN);
+    tmux.press(&["Enter"]);
+    transcript.see(&tmux, "Enter, the PIN, Enter", "8 PIN tries left");
+    tmux.press(&["Enter"]);
+    transcript.see(&tmux, "Enter", "No passkeys yet.");
+    transcript.enroll("alice");
+    transcript.enroll("bob\u{1b}[31m");
+    tmux.press(&["r"]);
+    transcript.see(&tmux, "r", "alice");
+    tmux.press(&["Enter"]);
+    transcript.see(&tmux, "Enter", "go on");
+    tmux.press(&["Enter", "/", "b"]);
+    transcript.see(&tmux, "Enter, /, b", "1 of 2");
+    tmux.press(&["Enter", "n"]);
+    transcript.see(&tmux, "Enter, n", "Another name");
+    tmux.press(&["C-u"]);
+    tmux.type_text("Work");
+    tmux.press(&["Enter"]);
+    tmux.wait_for("is now Work");
+    transcript.see(&tmux, "Ctrl-U, Work, Enter", "example.org                   Work");
+    tmux.press(&["Escape"]);
+    tmux.wait_for("  2 passkeys");
+    tmux.press(&["Home", "d"]);
+    type_hidden("PIN: ", WRONG);
+    tmux.press(&["Enter"]);
+    transcript.see(&tmux, "Esc, Home, d, a wrong PIN, Enter", "wrong PIN");
+    tmux.press(&["Escape"]);
+    tmux.wait_for("7 PIN tries left");
+    transcript.see(&tmux, "Esc", "cancelled");
+    tmux.press(&["d"]);
+    type_hidden("PIN: ", PIN);
+    tmux.press(&["Enter"]);
+    tmux.wait_for("8 PIN tries left");
+    transcript.see(&tmux, "d, the PIN, Enter", "  1 passkey ");
+    tmux.press(&["b"]);
+    transcript.see(&tmux, "b", "just now");
+    tmux.press(&["e"]);
+    transcript.see(&tmux, "e", "PIN: ");
+    tmux.press(&["Escape"]);
+    tmux.wait_for("cancelled");
+    tmux.press(&["Escape"]);
+    tmux.wait_for("n rename");
+    tmux.press(&["h"]);
+    transcript.see(&tmux, "Esc, Esc, h", "vault-permissions");
+    tmux.press(&["Escape"]);
+    tmux.wait_for("n rename");
+    tmux.press(&["f"]);
+    type_hidden("Recovery code: ", "XXXX");
+    tmux.press(&["Enter"]);
+    transcript.see(&tmux, "Esc, f, XXXX, Enter", "go on");
+    tmux.resize((40, 10));
+    tmux.press(&["Enter", "p"]);
+    transcript.see(&tmux, "a window of 40 columns and 10 lines, Enter, p", "PIN: ");
+    transcript.holds("tui");
+}
+
+#[test]
 fn wipe() {
     let mut transcript = Transcript::with_accounts(&["alice"]);
     transcript.bare(&["wipe", "--help"]);
@@ -461,7 +534,18 @@ impl Transcript {
             writeln!(block, "2> {line}").unwrap();
         }
         writeln!(block, "exit {}\n", run.code().unwrap()).unwrap();
-        let mut ids = before;
+        self.push(block, before);
+    }
+
+    /// What a person sees once this is on the screen, after the keys that led there.
+    fn see(&mut self, tmux: &Tmux, keys: &str, there: &str) {
+        let screen = tmux.wait_for(there);
+        let lines = screen.lines().map(|line| format!("| {line}").trim_end().to_owned() + "\n");
+        self.push(format!("[{keys}]\n{}\n", lines.collect::<String>()), Vec::new());
+    }
+
+    /// Without what is another one each time; `ids` are those of passkeys that may be gone by now.
+    fn push(&mut self, mut block: String, mut ids: Vec<String>) {
         ids.extend(self.credentials());
         for id in ids {
             block = block.replace(&id, "[CREDENTIAL]");
@@ -469,7 +553,7 @@ impl Transcript {
         block = block.replace(&self.passhold.vault().display().to_string(), "[VAULT]");
         block = block.replace(&self.passhold.home().display().to_string(), "[HOME]");
         block = block.replace(&self.tpm.tcti(), "[TCTI]");
-        if let Some(code) = code_in(&run.stdout) {
+        if let Some(code) = code_in(&block) {
             block = block.replace(&code, "[CODE]");
             self.codes.push(code);
         }

@@ -1,0 +1,220 @@
+//! Runs commands on a thread of its own, so that the screen lives while the TPM works. What a command asks of its person comes
+//! to the screen as an [`Event`] and waits for an [`Answer`].
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    sync::mpsc::{Receiver, SendError, Sender, TryRecvError, channel},
+    thread,
+};
+
+use passhold::{Command, Console, DoctorArgs, Exit, Failure, Global, Local, Pin, Recovery, Result, Runner};
+use vault_core::container::AccountId;
+use zeroize::Zeroizing;
+
+use super::screen::lost;
+
+/// A command, as the screen wants it run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Job {
+    List,
+    Bin,
+    Status,
+    Doctor,
+    SetUp,
+    Rename(AccountId, String),
+    Delete(AccountId),
+    Undelete(AccountId),
+    EmptyBin,
+    ChangePin,
+    ResetPin,
+    RenewCode,
+}
+
+/// What a command wants of the screen.
+#[derive(Debug)]
+pub(super) enum Event {
+    Noted(String),
+    Asked { prompt: String, hidden: bool },
+    Ended(Job, Outcome),
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) code: u8,
+    /// A recovery code may be in it.
+    pub(super) printed: Zeroizing<String>,
+    pub(super) refused: String,
+}
+
+/// None where the person does not want to.
+pub(super) type Answer = Option<Zeroizing<String>>;
+
+/// The thread, as the screen sees it. A command that asks something when this is gone ends there, with nothing done.
+pub(super) struct Worker {
+    jobs: Sender<Job>,
+    answers: Sender<Answer>,
+    events: Receiver<Event>,
+    /// Readable when there are events.
+    bell: UnixStream,
+}
+
+impl Job {
+    /// What is read is read as JSON, what is done tells it in words.
+    pub(super) fn reads(&self) -> bool {
+        matches!(self, Self::List | Self::Bin | Self::Status | Self::Doctor)
+    }
+
+    fn command(&self) -> Command {
+        let list = |bin| Command::List { text: None, unused: false, stale: None, bin };
+        match self {
+            Self::List => list(false),
+            Self::Bin => list(true),
+            Self::Status => Command::Status,
+            Self::Doctor => Command::Doctor(DoctorArgs::default()),
+            Self::SetUp => Command::Setup { no_recovery_code: false },
+            Self::Rename(id, name) => Command::Rename { id: *id, name: name.clone() },
+            Self::Delete(id) => Command::Delete { id: *id },
+            Self::Undelete(id) => Command::Undelete { id: *id },
+            Self::EmptyBin => Command::EmptyBin,
+            Self::ChangePin => Command::Pin(Pin::Change),
+            Self::ResetPin => Command::Pin(Pin::Reset),
+            Self::RenewCode => Command::Recovery(Recovery::Renew),
+        }
+    }
+}
+
+impl Worker {
+    pub(super) fn start(global: Global) -> Result<Self> {
+        let local = Local::new(&global)?;
+        let reading = Runner::new(Global { json: true, ..global.clone() })?;
+        let doing = Runner::new(global)?;
+        let (jobs, todo) = channel::<Job>();
+        let (answers, answered) = channel();
+        let (told, events) = channel();
+        let (bell, ring) = UnixStream::pair().map_err(lost)?;
+        bell.set_nonblocking(true).map_err(lost)?;
+        let mut desk = Desk { local, told, ring, answered, outcome: Outcome::new() };
+        let work = move || {
+            for job in todo {
+                let runner = if job.reads() { &reading } else { &doing };
+                let outcome = desk.run(runner, &job);
+                if desk.tell(Event::Ended(job, outcome)).is_err() {
+                    break;
+                }
+            }
+        };
+        thread::Builder::new().name("commands".to_owned()).spawn(work).map_err(lost)?;
+        Ok(Self { jobs, answers, events, bell })
+    }
+
+    pub(super) fn run(&self, job: Job) -> Result<()> {
+        self.jobs.send(job).map_err(died)
+    }
+
+    pub(super) fn answer(&self, answer: Answer) -> Result<()> {
+        self.answers.send(answer).map_err(died)
+    }
+
+    pub(super) fn bell(&self) -> &UnixStream {
+        &self.bell
+    }
+
+    /// The next event, once the bell has rung.
+    pub(super) fn event(&mut self) -> Result<Option<Event>> {
+        // However often it was rung: all events are taken.
+        let mut rung = [0; 64];
+        while matches!(self.bell.read(&mut rung), Ok(1..)) {}
+        match self.events.try_recv() {
+            Ok(event) => Ok(Some(event)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(e @ TryRecvError::Disconnected) => Err(died(e)),
+        }
+    }
+}
+
+fn died(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+    Failure::unexpected("the thread that runs commands is gone", error)
+}
+
+impl Outcome {
+    fn new() -> Self {
+        Self { code: 0, printed: Zeroizing::default(), refused: String::new() }
+    }
+}
+
+/// The console of a command whose person sits before the screen.
+struct Desk {
+    /// What was said on the command line of descriptors.
+    local: Local,
+    told: Sender<Event>,
+    ring: UnixStream,
+    answered: Receiver<Answer>,
+    outcome: Outcome,
+}
+
+impl Desk {
+    fn run(&mut self, runner: &Runner, job: &Job) -> Outcome {
+        match runner.run(job.command(), self) {
+            Ok(code) => self.outcome.code = code,
+            Err(failure) => (self.outcome.code, self.outcome.refused) = failure.render(job.reads()),
+        }
+        std::mem::replace(&mut self.outcome, Outcome::new())
+    }
+
+    fn tell(&mut self, event: Event) -> Result<(), SendError<Event>> {
+        self.told.send(event)?;
+        // Nobody hears it once the screen is gone, which the next question finds out.
+        self.ring.write_all(&[0]).ok();
+        Ok(())
+    }
+
+    fn question(&mut self, prompt: &str, hidden: bool) -> Result<Zeroizing<String>> {
+        let cancelled = || Failure::new(Exit::NotConfirmed, "cancelled").next("Nothing was done.");
+        let prompt = prompt.to_owned();
+        self.tell(Event::Asked { prompt, hidden }).map_err(|_| cancelled())?;
+        self.answered.recv().ok().flatten().ok_or_else(cancelled)
+    }
+}
+
+impl Console for Desk {
+    fn note(&mut self, text: &str) {
+        // As above.
+        self.tell(Event::Noted(text.to_owned())).ok();
+    }
+
+    fn print(&mut self, text: &str) -> Result<()> {
+        self.outcome.printed = Zeroizing::new(text.to_owned());
+        Ok(())
+    }
+
+    fn refused(&mut self, text: &str) {
+        text.clone_into(&mut self.outcome.refused);
+    }
+
+    /// What is printed here is wrapped when it is shown.
+    fn width(&self) -> Option<u16> {
+        None
+    }
+
+    fn ask(&mut self, question: &str) -> Result<String> {
+        self.question(question, false).map(|line| line.trim().to_owned())
+    }
+
+    fn pin(&mut self, prompt: &str) -> Result<Zeroizing<String>> {
+        self.question(prompt, true)
+    }
+
+    fn pin_is_typed(&self) -> bool {
+        true
+    }
+
+    fn gives_owner_auth(&self) -> bool {
+        self.local.gives_owner_auth()
+    }
+
+    fn owner_auth(&mut self) -> Result<Option<Zeroizing<String>>> {
+        self.local.owner_auth()
+    }
+}
