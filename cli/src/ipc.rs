@@ -181,7 +181,9 @@ impl Call {
                 Ask::Pin(prompt) => Answer::Text(console.pin(&plain(&prompt))?),
                 Ask::OwnerAuth => console.owner_auth()?.map_or(Answer::Heard, Answer::Text),
                 Ask::End(code, text) => {
-                    text.iter().for_each(|text| console.refused(&plain(text)));
+                    if let Some(text) = text {
+                        console.refused(&plain(&text));
+                    }
                     return Ok(code);
                 }
                 ask => files.answer(ask, console)?,
