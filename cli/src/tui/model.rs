@@ -95,7 +95,7 @@ impl Model {
             (Some(Dialog::Said { .. } | Dialog::Details { .. }), _) => vec![("Enter", "go on")],
             (Some(Dialog::Filter), _) => vec![("Enter", "keep"), ("Esc", "all")],
             (Some(_), _) => vec![("Enter", "ok"), ("Esc", "cancel")],
-            (None, _) if self.running.as_ref().is_some_and(|job| !job.reads()) => vec![("q", "quit")],
+            (None, _) if self.is_busy() => vec![("q", "quit")],
             (None, View::Passkeys) if self.has_no_vault => {
                 vec![("s", "set up"), ("h", "doctor"), ("r", "look again"), ("q", "quit")]
             }
@@ -147,6 +147,11 @@ impl Model {
         self.passkeys.is_empty() && self.running == Some(self.reading())
     }
 
+    /// Whether something is being done, or will be as soon as what is being read is there.
+    fn is_busy(&self) -> bool {
+        self.running.iter().chain(&self.next).any(|job| !job.reads())
+    }
+
     /// A key was typed.
     pub(super) fn key(&mut self, key: Key) -> Option<Effect> {
         if let Some(dialog) = self.dialog.take() {
@@ -163,7 +168,7 @@ impl Model {
             Key::End | Key::Char('G') => self.choose(usize::MAX),
             Key::Char('\n') if self.lines() > 0 => self.dialog = Some(Dialog::Details { scroll: 0 }),
             // What is typed while something is being done is meant for nothing.
-            _ if self.running.as_ref().is_some_and(|job| !job.reads()) => {}
+            _ if self.is_busy() => {}
             Key::Char('/') if self.view != View::Doctor => self.dialog = Some(Dialog::Filter),
             Key::Char('r') => return self.look(self.view),
             Key::Esc if self.view == View::Passkeys => self.show_all(),

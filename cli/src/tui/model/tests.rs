@@ -53,7 +53,8 @@ fn the_chosen_passkey_is_the_one_that_is_deleted() {
 fn a_command_that_is_typed_while_something_is_read_runs_after_it() {
     let mut model = model();
     assert_eq!(press(&mut model, "r"), [Effect::Run(Job::List)]);
-    assert_eq!(press(&mut model, "jd"), []);
+    assert_eq!(press(&mut model, "jd/p"), [], "one of them");
+    assert!(model.dialog.is_none(), "what it asks is not answered with what was typed for something else");
     assert_eq!(
         model.event(ended(Job::List, &listed(&[(1, "alice")]))),
         Some(Effect::Run(Job::Delete(id(2)))),
