@@ -1,7 +1,7 @@
 /// Text from a relying party, without what could rewrite the line it stands in.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || is_bidi_control(c) { '\u{fffd}' } else { c }).collect()
+    text.replace(|c: char| c.is_control() || is_bidi_control(c), "\u{fffd}")
 }
 
 /// The longest name that is kept, in bytes of UTF-8 (WebAuthn Level 3 §6.4.1: at least 64).
