@@ -4,8 +4,6 @@
 //! Rows fall into 65,536 buckets by the first 16 bits of their RP tag. A node is the 16 digests of its
 //! children; an empty bucket or node has the digest 0. The root stands in the authenticated header.
 
-use std::collections::BTreeMap;
-
 use rusqlite::{Connection, OptionalExtension};
 use sha2::{Digest as _, Sha256};
 
@@ -77,20 +75,23 @@ pub(super) fn set(db: &Connection, bucket: u16, digest: Digest) -> Result<Digest
     Ok(digest)
 }
 
-/// The root over all buckets, from scratch: what a full check compares.
-pub(super) fn root_of(buckets: BTreeMap<u16, Digest>) -> Digest {
-    let mut level: BTreeMap<u16, Digest> = buckets;
+/// The root over all buckets, in their order, from scratch: what a full check compares.
+pub(super) fn root_of(buckets: Vec<(u16, Digest)>) -> Digest {
+    let mut level = buckets;
     for _ in 0..DEPTH {
-        let mut parents: BTreeMap<u16, [Digest; FANOUT]> = BTreeMap::new();
-        for (prefix, digest) in level {
-            let children = parents.entry(prefix >> 4).or_insert([EMPTY; FANOUT]);
-            if let Some(child) = children.get_mut(usize::from(prefix & 0xf)) {
-                *child = digest;
-            }
-        }
-        level = parents.into_iter().map(|(prefix, children)| (prefix, node_digest(&children))).collect();
+        let siblings = level.chunk_by(|(one, _), (other, _)| one >> 4 == other >> 4);
+        level = siblings.filter_map(parent_of).collect();
     }
-    level.into_values().next().unwrap_or(EMPTY)
+    level.first().map_or(EMPTY, |(_, digest)| *digest)
+}
+
+fn parent_of(siblings: &[(u16, Digest)]) -> Option<(u16, Digest)> {
+    let mut children = [EMPTY; FANOUT];
+    for (prefix, digest) in siblings {
+        *children.get_mut(usize::from(prefix & 0xf))? = *digest;
+    }
+    let (prefix, _) = siblings.first()?;
+    Some((prefix >> 4, node_digest(&children)))
 }
 
 /// The nodes above a bucket, lowest first, each with the slot that leads there. A node's number is its
@@ -124,6 +125,8 @@ fn node_digest(children: &[Digest; FANOUT]) -> Digest {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn db() -> Connection {
@@ -140,7 +143,7 @@ mod tests {
         for n in 0..400_u16 {
             let (bucket, digest) = (n.wrapping_mul(0x9e37), Sha256::digest(n.to_be_bytes()).into());
             all.insert(bucket, digest);
-            assert_eq!(set(&db, bucket, digest).unwrap(), root_of(all.clone()));
+            assert_eq!(set(&db, bucket, digest).unwrap(), root_of(all.clone().into_iter().collect()));
         }
     }
 
