@@ -2,8 +2,8 @@
 
 use aes_gcm_siv::{Aes256GcmSiv, Nonce};
 use chacha20poly1305::{
-    KeyInit, XChaCha20Poly1305, XNonce,
-    aead::{Aead, Payload},
+    KeyInit, Tag, XChaCha20Poly1305, XNonce,
+    aead::{Aead, AeadInOut, Payload},
 };
 use hmac::{Hmac, Mac};
 use secrecy::ExposeSecret;
@@ -15,6 +15,7 @@ use crate::{Secret, keystore::ContainerKey, pin::expand, secret_from, webauthn::
 pub(super) type RpTag = [u8; 32];
 
 const NONCE_LEN: usize = 24;
+const TAG_LEN: usize = 16;
 
 /// Seals rows and authenticates the header.
 pub(super) struct Sealer {
@@ -56,9 +57,13 @@ impl Sealer {
         [nonce.as_slice(), &sealed].concat()
     }
 
-    pub(super) fn open(&self, place: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_LEN>()?;
-        self.aead().decrypt(&XNonce::from(*nonce), Payload { msg: ciphertext, aad: place }).ok()
+    /// Opens it where it lies.
+    pub(super) fn open<'s>(&self, place: &[u8], sealed: &'s mut [u8]) -> Option<&'s [u8]> {
+        let (nonce, ciphertext) = sealed.split_first_chunk_mut::<NONCE_LEN>()?;
+        let (text, tag) = ciphertext.split_last_chunk_mut::<TAG_LEN>()?;
+        let (nonce, tag) = (XNonce::from(*nonce), Tag::from(*tag));
+        self.aead().decrypt_inout_detached(&nonce, place, (&mut *text).into(), &tag).ok()?;
+        Some(text)
     }
 
     /// AES-256-GCM-SIV (RFC 8452): ciphertext || tag, sealed to the vault and to the entry's number, which is the nonce. An old

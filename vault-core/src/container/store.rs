@@ -153,8 +153,9 @@ impl Store {
         if sealed.is_empty() {
             return Ok(Settings::default());
         }
-        let plain = self.sealer.open(&settings_place(self.vault_id()), sealed);
-        let settings = plain.and_then(|plain| ciborium::from_reader(plain.as_slice()).ok());
+        let mut sealed = sealed.clone();
+        let plain = self.sealer.open(&settings_place(self.vault_id()), &mut sealed);
+        let settings = plain.and_then(|plain| ciborium::from_reader(plain).ok());
         settings.ok_or_else(|| Damage::Header.into())
     }
 
@@ -183,14 +184,14 @@ impl Store {
     pub fn accounts_of(&self, rp_id: &RpId) -> Result<Vec<(AccountId, Account)>, ContainerError> {
         let tag = self.sealer.rp_tag(rp_id);
         let mine = self.checked_bucket(bucket_of(&tag))?.into_iter().filter(|row| row.rp_tag == tag);
-        let mut accounts: Vec<_> = mine.map(|row| self.open(&row)).collect::<Result<_, _>>()?;
+        let mut accounts: Vec<_> = mine.map(|row| self.open(row)).collect::<Result<_, _>>()?;
         accounts.retain(|(_, account)| account.binned.is_none());
         Ok(accounts)
     }
 
     /// One passkey by its number.
     pub fn account(&self, id: AccountId) -> Result<Account, ContainerError> {
-        let account = self.open(&self.row(id)?)?.1;
+        let account = self.open(self.row(id)?)?.1;
         if account.binned.is_some() { Err(ContainerError::InBin { id }) } else { Ok(account) }
     }
 
@@ -214,13 +215,13 @@ impl Store {
         let rows = query.query_map([], |row| Ok((AccountId(row.get(0)?), row.get::<_, Vec<u8>>(1)?)))?;
         rows.map(|row| {
             let (id, sealed) = row?;
-            Ok((id, self.last_use(id, &sealed)))
+            Ok((id, self.last_use(id, sealed)))
         })
         .collect()
     }
 
-    fn last_use(&self, id: AccountId, sealed: &[u8]) -> LastUse {
-        let plain = self.sealer.open(&used_place(self.vault_id(), id), sealed);
+    fn last_use(&self, id: AccountId, mut sealed: Vec<u8>) -> LastUse {
+        let plain = self.sealer.open(&used_place(self.vault_id(), id), &mut sealed);
         match plain.and_then(|plain| plain.try_into().ok()).map(u64::from_be_bytes) {
             None => LastUse::Unknown,
             Some(0) => LastUse::Never,
@@ -257,7 +258,7 @@ impl Store {
                 &row.rp_tag,
                 &row.sealed,
             );
-            accounts.push(self.open(&row)?);
+            accounts.push(self.open(row)?);
         }
         let digests = buckets.into_iter().map(|(bucket, digest)| (bucket, digest.finish())).collect();
         if tree::root_of(digests) != self.header.root {
@@ -327,7 +328,7 @@ impl Store {
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<Account, ContainerError> {
         self.sort_out(&[id], &[], now, rng)?;
-        Ok(self.open(&self.row(id)?)?.1)
+        Ok(self.open(self.row(id)?)?.1)
     }
 
     /// Takes a passkey out of the bin, and commits the next generation.
@@ -354,7 +355,7 @@ impl Store {
             moved.push((Deed::Delete, *id, Account { binned: Some(now), ..self.account(*id)? }));
         }
         for id in from_bin {
-            let account = self.open(&self.row(*id)?)?.1;
+            let account = self.open(self.row(*id)?)?.1;
             if account.binned.is_none() {
                 return Err(ContainerError::NotInBin { id: *id });
             }
@@ -379,8 +380,9 @@ impl Store {
     /// Removes a passkey and commits the next generation.
     pub fn remove(&mut self, id: AccountId) -> Result<(), ContainerError> {
         let row = self.row(id)?;
-        let gone = [self.open(&row)?];
-        self.change(Change::Membership, &[row.rp_tag], |edit| edit.remove(&gone))
+        let tag = row.rp_tag;
+        let gone = [self.open(row)?];
+        self.change(Change::Membership, &[tag], |edit| edit.remove(&gone))
     }
 
     /// Replaces rows, and removes others.
@@ -493,12 +495,12 @@ impl Store {
         }
     }
 
-    fn open(&self, row: &Row) -> Result<(AccountId, Account), ContainerError> {
-        let damaged = || Damage::Row(row.id);
-        let place = place(&self.header.vault_id, row.id, &row.rp_tag);
-        let plain = self.sealer.open(&place, &row.sealed).ok_or_else(damaged)?;
-        let account = ciborium::from_reader(plain.as_slice()).map_err(|_| damaged())?;
-        Ok((row.id, account))
+    fn open(&self, row: Row) -> Result<(AccountId, Account), ContainerError> {
+        let Row { id, rp_tag, mut sealed } = row;
+        let place = place(&self.header.vault_id, id, &rp_tag);
+        let plain = self.sealer.open(&place, &mut sealed).ok_or(Damage::Row(id))?;
+        let account = ciborium::from_reader(plain).map_err(|_| Damage::Row(id))?;
+        Ok((id, account))
     }
 }
 
