@@ -1,10 +1,9 @@
-use std::collections::HashMap;
-
 use comfy_table::Table;
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
 use vault_core::{
     container::{Account, AccountId, LastUse, Takes},
     printable,
+    webauthn::{CredentialId, RpId},
 };
 
 use crate::{
@@ -15,38 +14,60 @@ use crate::{
 
 const DAY: u64 = 24 * 60 * 60;
 
-type Accounts = Vec<(AccountId, Account)>;
+const HEADER: [&str; 7] = ["ID", "SITE", "ACCOUNT", "NAME", "TAKES", "MADE", "USED"];
+
+/// A passkey as scripts see it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Passkey {
+    binned: Option<u64>,
+    created: u64,
+    #[serde(serialize_with = "as_text")]
+    credential_id: CredentialId,
+    display_name: String,
+    id: AccountId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used: Option<LastUse>,
+    name: Option<String>,
+    /// A last use is null where nobody knows, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    never_used: Option<bool>,
+    rp_id: RpId,
+    rp_name: String,
+    takes: Takes,
+    user_name: String,
+}
 
 pub(crate) fn run(app: &mut App<'_>, text: Option<&str>, unused: bool, stale: Option<u64>) -> Result<()> {
+    let (now, is_filtered) = (now(), text.is_some() || unused || stale.is_some());
+    let text = text.map(str::to_lowercase);
     let mut keys = app.keys()?;
-    let (mut accounts, uses) = {
-        let vault = app.open(&mut keys)?;
-        (vault.accounts()?, vault.last_uses()?)
-    };
-    let (now, use_of) = (now(), |id| uses.get(&id).copied().unwrap_or(LastUse::Unknown));
-    accounts.retain(|(id, account)| {
-        let last = use_of(*id).at().unwrap_or(account.created);
-        let is_stale = |days: u64| now.saturating_sub(last) >= days.saturating_mul(DAY);
-        text.is_none_or(|text| has(account, text))
-            && (!unused || use_of(*id) == LastUse::Never)
-            && stale.is_none_or(is_stale)
-    });
-    let json: Vec<_> = accounts.iter().map(|(id, account)| with_use(*id, account, use_of(*id))).collect();
-    let table = app.table(&["ID", "SITE", "ACCOUNT", "NAME", "TAKES", "MADE", "USED"]);
-    app.print(&json, || match (accounts.is_empty(), text.is_some() || unused || stale.is_some()) {
+    let vault = app.open(&mut keys)?;
+    let passkeys = vault.each(|id, account| {
+        if text.as_deref().is_some_and(|text| !has(&account, text)) {
+            return Ok(None);
+        }
+        let last = vault.last_use(id)?;
+        let at = last.at().unwrap_or(account.created);
+        let is_stale = |days: u64| now.saturating_sub(at) >= days.saturating_mul(DAY);
+        let wanted = (!unused || last == LastUse::Never) && stale.is_none_or(is_stale);
+        Ok(wanted.then(|| Passkey::new(id, account).used(last)))
+    })?;
+    drop(vault);
+    let table = app.table(&HEADER);
+    app.print(&passkeys, || match (passkeys.is_empty(), is_filtered) {
         (true, false) => "No passkeys yet.".to_owned(),
         (true, true) => "No such passkeys.".to_owned(),
-        _ => fill(table, &accounts, &uses, now),
+        _ => fill(table, &passkeys, now),
     })
 }
 
-/// In upper or lower case alike.
+/// In upper or lower case alike: `text` is in lower case.
 fn has(account: &Account, text: &str) -> bool {
-    let text = text.to_lowercase();
     let label = account.label.as_deref().unwrap_or_default();
     [account.rp_id.as_str(), &account.user_name, &account.display_name, label]
         .iter()
-        .any(|field| field.to_lowercase().contains(&text))
+        .any(|field| field.to_lowercase().contains(text))
 }
 
 pub(crate) fn bin(app: &mut App<'_>) -> Result<()> {
@@ -63,35 +84,45 @@ pub(crate) fn bin(app: &mut App<'_>) -> Result<()> {
     })
 }
 
-/// A passkey as scripts see it.
-pub(super) fn to_json(id: AccountId, account: &Account) -> Value {
-    json!({
-        "id": id,
-        "rpId": account.rp_id,
-        "rpName": account.rp_name,
-        "userName": account.user_name,
-        "displayName": account.display_name,
-        "name": account.label,
-        "credentialId": account.credential_id.to_string(),
-        "takes": account.takes,
-        "created": account.created,
-        "binned": account.binned,
-    })
+fn as_text<S: Serializer>(value: &impl ToString, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&value.to_string())
 }
 
-/// The same with its last use: seconds since 1970, or null if it was never used, or nobody knows, and whether it is
-/// known that it was never used.
-pub(super) fn with_use(id: AccountId, account: &Account, last: LastUse) -> Value {
-    let mut json = to_json(id, account);
-    if let Some(members) = json.as_object_mut() {
-        members.insert("lastUsed".to_owned(), json!(last.at()));
-        members.insert("neverUsed".to_owned(), json!(last == LastUse::Never));
+impl Passkey {
+    fn new(id: AccountId, account: Account) -> Self {
+        Self {
+            binned: account.binned,
+            created: account.created,
+            credential_id: account.credential_id,
+            display_name: account.display_name,
+            id,
+            last_used: None,
+            name: account.label,
+            never_used: None,
+            rp_id: account.rp_id,
+            rp_name: account.rp_name,
+            takes: account.takes,
+            user_name: account.user_name,
+        }
     }
-    json
+
+    fn used(self, last: LastUse) -> Self {
+        Self { last_used: Some(last), never_used: Some(last == LastUse::Never), ..self }
+    }
 }
 
-pub(super) fn takes(account: &Account) -> &'static str {
-    match account.takes {
+/// A passkey whose last use does not matter.
+pub(super) fn to_json(id: AccountId, account: &Account) -> Passkey {
+    Passkey::new(id, account.clone())
+}
+
+/// The same with its last use.
+pub(super) fn with_use(id: AccountId, account: &Account, last: LastUse) -> Passkey {
+    to_json(id, account).used(last)
+}
+
+pub(super) fn takes(takes: Takes) -> &'static str {
+    match takes {
         Takes::Pin => "the PIN",
         Takes::Presence => "presence",
     }
@@ -105,19 +136,20 @@ pub(super) fn last_use(last: LastUse, now: u64) -> String {
     }
 }
 
-fn fill(mut table: Table, accounts: &Accounts, uses: &HashMap<AccountId, LastUse>, now: u64) -> String {
-    for (id, account) in accounts {
-        let name = account.label.as_deref().map(printable).unwrap_or_default();
-        let (site, account_name) = (account.rp_id.to_string(), printable(&account.user_name));
-        let last = uses.get(id).copied().unwrap_or(LastUse::Unknown);
-        let times = [ago(account.created, now), last_use(last, now)];
-        let row = [id.to_string(), site, account_name, name, takes(account).to_owned()];
-        table.add_row(row.into_iter().chain(times));
-    }
+fn fill(mut table: Table, passkeys: &[Passkey], now: u64) -> String {
+    table.add_rows(passkeys.iter().map(|passkey| row(passkey, now)));
     table.trim_fmt()
 }
 
-fn fill_with_bin(mut table: Table, accounts: &Accounts, now: u64) -> String {
+fn row(passkey: &Passkey, now: u64) -> [String; HEADER.len()] {
+    let Passkey { id, rp_id, user_name, name, takes: what, created, last_used, .. } = passkey;
+    let name = name.as_deref().map(printable).unwrap_or_default();
+    let used = last_use(last_used.unwrap_or(LastUse::Unknown), now);
+    let made = ago(*created, now);
+    [id.to_string(), rp_id.to_string(), printable(user_name), name, takes(*what).to_owned(), made, used]
+}
+
+fn fill_with_bin(mut table: Table, accounts: &[(AccountId, Account)], now: u64) -> String {
     for (id, account) in accounts {
         let (site, name) = (account.rp_id.to_string(), printable(account.name()));
         table.add_row([id.to_string(), site, name, ago(account.binned.unwrap_or_default(), now)]);

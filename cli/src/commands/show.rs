@@ -1,7 +1,4 @@
-use vault_core::{
-    container::{AccountId, LastUse},
-    printable,
-};
+use vault_core::{container::AccountId, printable};
 
 use super::list;
 use crate::{
@@ -14,7 +11,7 @@ pub(crate) fn run(app: &mut App<'_>, id: AccountId) -> Result<()> {
     let mut keys = app.keys()?;
     let vault = app.open(&mut keys)?;
     let account = vault.account(id)?;
-    let last = vault.last_uses()?.get(&id).copied().unwrap_or(LastUse::Unknown);
+    let last = vault.last_use(id)?;
     drop(vault);
     app.print(&list::with_use(id, &account, last), || {
         [
@@ -22,7 +19,7 @@ pub(crate) fn run(app: &mut App<'_>, id: AccountId) -> Result<()> {
             ("Site", format!("{} ({})", account.rp_id, printable(&account.rp_name))),
             ("Account", format!("{} ({})", printable(&account.user_name), printable(&account.display_name))),
             ("Name", account.label.as_deref().map_or_else(|| "-".to_owned(), printable)),
-            ("Takes", list::takes(&account).to_owned()),
+            ("Takes", list::takes(account.takes).to_owned()),
             ("Made", date(account.created)),
             ("Used", list::last_use(last, now())),
             ("Credential ID", account.credential_id.to_string()),

@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     keystore::{KeyBlob, PublicKey},
@@ -80,6 +80,13 @@ impl LastUse {
     #[must_use]
     pub fn at(self) -> Option<u64> {
         if let Self::At(at) = self { Some(at) } else { None }
+    }
+}
+
+/// As [`at`](LastUse::at).
+impl Serialize for LastUse {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.at().serialize(serializer)
     }
 }
 

@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
@@ -197,30 +197,22 @@ impl Store {
 
     /// All passkeys, oldest first; proven complete.
     pub fn accounts(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
-        let mut accounts = self.all()?;
-        accounts.retain(|(_, account)| account.binned.is_none());
-        Ok(accounts)
+        self.each(|id, account| Ok(account.binned.is_none().then_some((id, account))))
     }
 
     /// The passkeys in the bin, oldest first; proven complete.
     pub fn bin(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
-        let mut accounts = self.all()?;
-        accounts.retain(|(_, account)| account.binned.is_some());
-        Ok(accounts)
+        self.each(|id, account| Ok(account.binned.is_some().then_some((id, account))))
     }
 
-    /// When the passkeys were last used; whatever is not there is [`LastUse::Unknown`].
-    pub fn last_uses(&self) -> Result<HashMap<AccountId, LastUse>, ContainerError> {
-        let mut query = self.db().prepare("SELECT id, sealed FROM used")?;
-        let rows = query.query_map([], |row| Ok((AccountId(row.get(0)?), row.get::<_, Vec<u8>>(1)?)))?;
-        rows.map(|row| {
-            let (id, sealed) = row?;
-            Ok((id, self.last_use(id, sealed)))
-        })
-        .collect()
+    /// When a passkey was last used.
+    pub fn last_use(&self, id: AccountId) -> Result<LastUse, ContainerError> {
+        let mut query = self.db().prepare_cached("SELECT sealed FROM used WHERE id = ?1")?;
+        let sealed = query.query_row([id.0], |row| row.get::<_, Vec<u8>>(0)).optional()?;
+        Ok(sealed.map_or(LastUse::Unknown, |sealed| self.opened_use(id, sealed)))
     }
 
-    fn last_use(&self, id: AccountId, mut sealed: Vec<u8>) -> LastUse {
+    fn opened_use(&self, id: AccountId, mut sealed: Vec<u8>) -> LastUse {
         let plain = self.sealer.open(&used_place(self.vault_id(), id), &mut sealed);
         match plain.and_then(|plain| plain.try_into().ok()).map(u64::from_be_bytes) {
             None => LastUse::Unknown,
@@ -247,10 +239,19 @@ impl Store {
 
     /// All passkeys and those in the bin, oldest first; proven complete.
     pub fn all(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
+        self.each(|id, account| Ok(Some((id, account))))
+    }
+
+    /// What `wanted` makes of each passkey and of each in the bin, oldest first; proven to be of all of them. Whatever it leaves
+    /// out is never in memory with the others.
+    pub fn each<T>(
+        &self,
+        mut wanted: impl FnMut(AccountId, Account) -> Result<Option<T>, ContainerError>,
+    ) -> Result<Vec<T>, ContainerError> {
         let mut query = self.db().prepare("SELECT id, rp_tag, sealed FROM passkey ORDER BY id")?;
         let rows = query.query_map([], Row::read)?;
         let mut buckets: BTreeMap<u16, BucketDigest> = BTreeMap::new();
-        let mut accounts = Vec::new();
+        let mut found = Vec::new();
         for row in rows {
             let row = row?;
             buckets.entry(bucket_of(&row.rp_tag)).or_insert_with(BucketDigest::new).add(
@@ -258,13 +259,14 @@ impl Store {
                 &row.rp_tag,
                 &row.sealed,
             );
-            accounts.push(self.open(row)?);
+            let (id, account) = self.open(row)?;
+            found.extend(wanted(id, account)?);
         }
         let digests = buckets.into_iter().map(|(bucket, digest)| (bucket, digest.finish())).collect();
         if tree::root_of(digests) != self.header.root {
             return Err(Damage::Membership.into());
         }
-        Ok(accounts)
+        Ok(found)
     }
 
     /// Adds a passkey and commits the next generation.

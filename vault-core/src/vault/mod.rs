@@ -15,7 +15,7 @@ pub use restore::Restored;
 pub use tidy::Tidying;
 pub use unlocked::{Assertion, MadeCredential, NewCredential, Unlocked, WantedAssertion};
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use crate::{
     container::{
@@ -133,9 +133,17 @@ impl<'k> Vault<'k> {
         self.store.bin()
     }
 
-    /// When the passkeys were last used.
-    pub fn last_uses(&self) -> Result<HashMap<AccountId, LastUse>, ContainerError> {
-        self.store.last_uses()
+    /// What `wanted` makes of each passkey, oldest first.
+    pub fn each<T>(
+        &self,
+        mut wanted: impl FnMut(AccountId, Account) -> Result<Option<T>, ContainerError>,
+    ) -> Result<Vec<T>, ContainerError> {
+        self.store.each(|id, account| if account.binned.is_none() { wanted(id, account) } else { Ok(None) })
+    }
+
+    /// When a passkey was last used.
+    pub fn last_use(&self, id: AccountId) -> Result<LastUse, ContainerError> {
+        self.store.last_use(id)
     }
 
     /// One relying party's passkeys, oldest first.

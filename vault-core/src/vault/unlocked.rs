@@ -258,13 +258,11 @@ impl<'v> Unlocked<'v> {
     pub fn inventory(mut self) -> Result<Vec<(AccountId, Account, LastUse)>, VaultError> {
         // As in a deletion: without the vault key a PIN index that somebody replaced would do.
         self.keys.confirm()?;
-        let uses = self.store.last_uses()?;
-        let last = |id| uses.get(&id).copied().unwrap_or(LastUse::Unknown);
-        let all = self.store.all()?;
+        let all = self.store.each(|id, account| Ok(Some((id, account, self.store.last_use(id)?))))?;
         // Nothing leaves unseen.
         self.store.note(Deed::Export, None);
         self.store.write_log()?;
-        Ok(all.into_iter().map(|(id, account)| (id, account, last(id))).collect())
+        Ok(all)
     }
 
     /// Moves a passkey to the bin, where it cannot be used. `now` is in seconds since 1970: what has been there for
