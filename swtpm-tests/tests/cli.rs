@@ -127,6 +127,7 @@ fn exit_0_list_and_show_tell_what_was_enrolled() {
         "created": null,
         "binned": null,
         "lastUsed": null,
+        "neverUsed": true,
     });
     assert_eq!(account, expected);
     assert_eq!(desk.json(["list"]), json!([desk.json(["show", "1"])]));

@@ -1,5 +1,8 @@
+use std::{io::Write, iter};
+
 use comfy_table::Table;
 use serde::{Serialize, Serializer};
+use tabwriter::TabWriter;
 use vault_core::{
     container::{Account, AccountId, LastUse, Takes},
     printable,
@@ -15,6 +18,8 @@ use crate::{
 const DAY: u64 = 24 * 60 * 60;
 
 const HEADER: [&str; 7] = ["ID", "SITE", "ACCOUNT", "NAME", "TAKES", "MADE", "USED"];
+/// More rows are not wrapped to the width of a terminal: that takes as long as opening the passkeys.
+const MANY: usize = 1000;
 
 /// A passkey as scripts see it.
 #[derive(Serialize)]
@@ -137,8 +142,23 @@ pub(super) fn last_use(last: LastUse, now: u64) -> String {
 }
 
 fn fill(mut table: Table, passkeys: &[Passkey], now: u64) -> String {
-    table.add_rows(passkeys.iter().map(|passkey| row(passkey, now)));
+    let rows = passkeys.iter().map(|passkey| row(passkey, now));
+    if passkeys.len() > MANY {
+        return columns(rows);
+    }
+    table.add_rows(rows);
     table.trim_fmt()
+}
+
+/// Columns as wide as their widest cells, whatever the terminal's width.
+#[expect(clippy::expect_used, reason = "a Vec takes all writes, and what goes in is UTF-8")]
+fn columns(rows: impl Iterator<Item = [String; HEADER.len()]>) -> String {
+    let header = HEADER.map(str::to_owned);
+    let lines: Vec<_> = iter::once(header).chain(rows).map(|row| format!(" {}", row.join("\t"))).collect();
+    let mut columns = TabWriter::new(Vec::new());
+    columns.write_all(lines.join("\n").as_bytes()).expect("a Vec takes all writes");
+    let text = columns.into_inner().expect("a Vec takes all writes");
+    String::from_utf8(text).expect("UTF-8")
 }
 
 fn row(passkey: &Passkey, now: u64) -> [String; HEADER.len()] {
@@ -155,4 +175,22 @@ fn fill_with_bin(mut table: Table, accounts: &[(AccountId, Account)], now: u64) 
         table.add_row([id.to_string(), site, name, ago(account.binned.unwrap_or_default(), now)]);
     }
     table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    use comfy_table::presets;
+
+    use super::*;
+
+    #[test]
+    fn many_rows_look_like_few() {
+        let row = |id, site: &str, name: &str, used: &str| {
+            [id, site, "alice", name, "the PIN", "2 days ago", used].map(str::to_owned)
+        };
+        let rows = [row("1", "example.org", "", "?"), row("10", "bücher.example", "仕事", "3 months ago")];
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_header(HEADER).add_rows(rows.clone());
+        assert_eq!(columns(rows.into_iter()), table.trim_fmt());
+    }
 }
