@@ -22,6 +22,6 @@ pub use machine::Machine;
 pub use others::installed;
 pub use passhold::{Call, Passhold, Program, Run, Running, Terminal};
 pub use pinentry::Pinentry;
-pub use scene::{PIN, Scene, creation_options, pin, request_options, rng, scale};
+pub use scene::{PIN, Scene, creation_options, crowd, pin, request_options, rng, scale};
 pub use tmux::Tmux;
 pub use tpm::{TestTpm, key_store};

@@ -5,7 +5,10 @@ use tempfile::TempDir;
 use tpm_backend::Tpm;
 use vault_core::{
     Vault,
-    pin::{Pin, PinMaterial},
+    container::{Account, Container},
+    keystore::{KeyStore, Then},
+    pin::{Pin, PinMaterial, PinSecrets},
+    webauthn::{CredentialId, Origin, RpId},
 };
 
 use crate::TestTpm;
@@ -71,6 +74,29 @@ pub fn pin(text: &str) -> PinMaterial {
 #[must_use]
 pub fn rng() -> getrandom::rand_core::UnwrapErr<getrandom::SysRng> {
     getrandom::rand_core::UnwrapErr(getrandom::SysRng)
+}
+
+/// Adds copies of a vault's one passkey until there are `size`, as far as the container is concerned; the TPM makes no keys for
+/// them.
+///
+/// # Panics
+/// If the vault has not just one, or another PIN than [`PIN`].
+#[expect(clippy::expect_used, reason = "a test without a crowd cannot go on")]
+pub fn crowd(dir: &Path, keys: &mut dyn KeyStore, size: usize) {
+    let container = Container::open(dir).expect("a vault");
+    let anchor = container.anchor().expect("one that is set up");
+    let mut store =
+        keys.container_key(&anchor).map(|key| container.unseal(&key)).expect("a TPM").expect("its own");
+    let model = store.accounts().ok().and_then(|mut all| all.pop()).expect("a passkey").1;
+    for n in 1..size {
+        let origin = Origin::parse(&format!("https://site{n}.example.net")).expect("an origin");
+        let rp_id = RpId::for_origin(None, &origin).expect("a domain");
+        let account = Account { rp_id, credential_id: CredentialId::random(&mut rng()), ..model.clone() };
+        store.insert(&account, &mut rng()).expect("room");
+    }
+    let secrets = PinSecrets::derive(&pin(PIN), store.vault_id());
+    let mut unlocked = keys.unlock(&anchor, &secrets).expect("the PIN");
+    unlocked.commit_generation(store.generation(), Then::End).expect("a TPM");
 }
 
 /// Options to register `user` at `rp_id`.

@@ -12,7 +12,7 @@ use std::{fs, path::PathBuf, thread, time::Duration};
 
 use serde_json::Value;
 use swtpm_tests::{
-    Call, Desk, Device, PIN, Pinentry, Run, creation_options,
+    Call, Desk, Device, PIN, Pinentry, Run, creation_options, crowd,
     proxy::{Fault, FaultKind, Proxy},
     request_options,
 };
@@ -312,4 +312,16 @@ fn doctor_has_colours_on_a_terminal_that_shows_them() {
         let piped = doctor(&["--json"], &[("CLICOLOR_FORCE", "1")]).run().stdout;
         assert!(!piped.contains('\u{1b}'), "{piped}");
     }
+}
+
+/// They do not fit into one message.
+#[test]
+fn a_list_of_thousands_comes_through_passholdd() {
+    let desk = Desk::served();
+    desk.enroll("example.org", "alice").run().expect_code(0);
+    crowd(&desk.passhold.vault(), &mut desk.tpm().key_store(), 5_000);
+    let run = desk.call(["list", "--json"]).run().expect_code(0);
+    assert!(run.stdout.len() > 1 << 20, "{}", run.stdout.len());
+    assert_eq!(run.json().as_array().unwrap().len(), 5_000);
+    assert_eq!(run.stdout, desk.passhold.call(["list", "--json"]).run().expect_code(0).stdout);
 }
