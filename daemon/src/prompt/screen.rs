@@ -12,17 +12,20 @@ const SIGNALS: [&str; 2] =
 
 /// Does this each time. Without gdbus it is said once that nothing is noticed.
 pub(super) fn watch(lock: impl Fn() + Send + 'static) -> io::Result<()> {
-    let watch = move || match lines() {
-        Ok(lines) => {
-            for line in lines.map_while(Result::ok) {
-                if SIGNALS.iter().any(|signal| line.ends_with(signal)) {
-                    lock();
+    let watch = move || {
+        let why = match lines() {
+            Ok(lines) => {
+                for line in lines.map_while(Result::ok) {
+                    if SIGNALS.iter().any(|signal| line.ends_with(signal)) {
+                        lock();
+                    }
                 }
+                // setpriv, which runs it, is there without it.
+                "it has ended, or is not there".to_owned()
             }
-        }
-        Err(e) => {
-            crate::say(&format!("warning: gdbus does not run ({e}); a locked screen and sleep go unnoticed"));
-        }
+            Err(e) => e.to_string(),
+        };
+        crate::say(&format!("warning: gdbus does not run ({why}); a locked screen and sleep go unnoticed"));
     };
     thread::Builder::new().name("screen".to_owned()).spawn(watch).map(drop)
 }
