@@ -25,6 +25,10 @@
 #   --cpu MODEL          QEMU CPU model (default: max with TCG, host with KVM)
 #   --tpm tis|crb|none   TPM interface (default crb)
 #   --tpm-state DIR      keep the TPM's state here, across runs (default: fresh each time)
+#   --root IMAGE         boot the Debian on this ext4 image instead, by its own systemd; what it
+#                        writes stays there.  The command runs as a service once all others are
+#                        up, and nothing of the host is there but the share and the kernel's
+#                        modules, which are not loaded.  It must leave no process behind
 #   --udev               also run systemd-udevd: rules, /dev/hidraw permissions, hotplug events
 #   --net                user-mode network, eth0 at 10.0.2.15 (loopback is always up)
 #   -v, --verbose        kernel console and timings on stderr
@@ -40,7 +44,7 @@
 
 set -euo pipefail
 LAB=${GUEST_LAB:-$(cd "$(dirname "$(readlink -f "$0")")/../.." && pwd)/target/guest}
-share=$PWD timeout=600 mem=2048 cpus=2 accel=tcg cpu= tpm=crb tpmstate= udev=0 net=0 verbose=0 setup=0
+share=$PWD timeout=600 mem=2048 cpus=2 accel=tcg cpu= tpm=crb tpmstate= root= udev=0 net=0 verbose=0 setup=0
 
 die() { echo "guest-run: $*" >&2; exit 126; }
 
@@ -54,6 +58,7 @@ while [ $# -gt 0 ]; do
     --cpu)        cpu=$2; shift 2;;
     --tpm)        tpm=$2; shift 2;;
     --tpm-state)  tpmstate=$2; shift 2;;
+    --root)       root=$2; shift 2;;
     --udev)       udev=1; shift;;
     --net)        net=1; shift;;
     -v|--verbose) verbose=1; shift;;
@@ -112,6 +117,7 @@ fi
 mods="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci
       9pnet netfs fscache 9pnet_virtio 9p overlay
       virtio_console virtio-rng failover net_failover virtio_net
+      virtio_blk crc32c_generic crc16 mbcache jbd2 ext4
       hid hid-generic uhid"
 initrd=$LAB/kernel/initramfs.cpio
 if [ ! -e "$initrd" ] || [ "$0" -nt "$initrd" ]; then
@@ -130,13 +136,20 @@ if [ ! -e "$initrd" ] || [ "$0" -nt "$initrd" ]; then
 bb=/bin/busybox
 fail() { echo "guest-init: $*" > /dev/console; $bb poweroff -f; }
 $bb mount -t proc proc /proc; $bb mount -t sysfs sys /sys; $bb mount -t devtmpfs dev /dev
-for m in $($bb cat /mods/order); do $bb insmod /mods/$m.ko || echo "insmod $m failed" > /dev/console; done
+for m in $($bb cat /mods/order); do
+  case $m in hid*|uhid) [ ! -b /dev/vda ] || continue;; esac
+  $bb insmod /mods/$m.ko || echo "insmod $m failed" > /dev/console
+done
 o=trans=virtio,version=9p2000.L,msize=512000
 # cache=loose: the page cache keeps what was read (the host's / is not expected to change
 # under a running guest).  cache=mmap on the share: always asks the host, mmap still works.
 $bb mount -t 9p -o ro,$o,cache=loose hostroot /ro || fail "no host root over 9p"
-$bb mount -t tmpfs -o size=75%,mode=755 rw /rw; $bb mkdir -p /rw/up /rw/work
-$bb mount -t overlay -o lowerdir=/ro,upperdir=/rw/up,workdir=/rw/work overlay /new || fail "no overlay"
+if [ -b /dev/vda ]; then
+  $bb mount -t ext4 /dev/vda /new || fail "no root on the image"
+else
+  $bb mount -t tmpfs -o size=75%,mode=755 rw /rw; $bb mkdir -p /rw/up /rw/work
+  $bb mount -t overlay -o lowerdir=/ro,upperdir=/rw/up,workdir=/rw/work overlay /new || fail "no overlay"
+fi
 for d in proc sys dev run; do $bb mkdir -p /new/$d; done
 $bb mount -t tmpfs -o mode=755 run /new/run
 $bb mkdir -p /new/run/guest
@@ -144,6 +157,16 @@ $bb mount -t 9p -o $o,cache=none run /new/run/guest || fail "no run folder"
 share=$($bb cat /new/run/guest/share)
 $bb mkdir -p "/new$share"
 $bb mount -t 9p -o $o,cache=mmap share "/new$share" || fail "no share"
+read -r udev net mods < /new/run/guest/flags
+$bb mkdir -p /new/lib/modules; $bb mount --bind "/ro$mods" /new/lib/modules   # for modprobe
+if [ -b /dev/vda ]; then
+  # As an initramfs does: /run stays, with a unit that its systemd finds there.
+  $bb mkdir -p /new/run/systemd/system/graphical.target.wants
+  $bb cp /new/run/guest/guest.service /new/run/systemd/system
+  $bb ln -s ../guest.service /new/run/systemd/system/graphical.target.wants
+  for d in proc sys dev; do $bb mount --move /$d /new/$d; done
+  exec $bb switch_root /new /lib/systemd/systemd < /dev/console > /dev/console 2>&1
+fi
 # The rest of a minimal system.  Done here with the static busybox, as each start of a
 # dynamic program over 9p costs 30-50 ms under TCG.
 for d in proc sys dev; do $bb mount --move /$d /new/$d; done
@@ -154,8 +177,6 @@ $bb mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
 $bb ln -s /proc/self/fd /new/dev/fd; for n in 0:stdin 1:stdout 2:stderr; do
   $bb ln -s /proc/self/fd/${n%:*} /new/dev/${n#*:}; done
 $bb hostname guest; $bb ifconfig lo 127.0.0.1 up
-read -r udev net mods < /new/run/guest/flags
-$bb mkdir -p /new/lib/modules; $bb mount --bind "/new$mods" /new/lib/modules   # for modprobe
 if [ "$net" = 1 ]; then
   $bb ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up; $bb route add default gw 10.0.2.2
   echo nameserver 10.0.2.3 > /new/etc/resolv.conf
@@ -186,8 +207,16 @@ echo "$udev $net $LAB/kernel/lib/modules" > "$run/x/flags"
 # The command, its folder and the caller's environment, quoted for bash.
 { export -p; printf 'cd -- %q || exit 126\n' "$PWD"; printf 'exec'; printf ' %q' "$@"; echo; } > "$run/x/cmd"
 
+cat > "$run/x/guest.service" <<'UNIT'
+[Unit]
+Description=The command of guest-run
+After=multi-user.target
+[Service]
+ExecStart=/bin/bash /run/guest/stage2
+StandardInput=null
+UNIT
 cat > "$run/x/stage2" <<'STAGE2'
-# Stage 2 (pid 1, on the overlay root): udev if wanted, then the command.
+# Stage 2 (pid 1 on the overlay root, or a service of systemd): udev if wanted, then the command.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 read -r udev _ < /run/guest/flags
 if [ "$udev" = 1 ]; then
@@ -208,7 +237,7 @@ setsid bash /run/guest/cmd < /dev/null >&3 2>&4 3>&- 4>&-
 rc=$?
 # Processes the command left behind would keep the pipes open: end them all but the copiers.
 exec 3>&- 4>&-
-for p in /proc/[0-9]*; do
+[ $$ != 1 ] || for p in /proc/[0-9]*; do
   p=${p#/proc/}
   [ "$p" -gt 2 ] && [ "$p" != $c1 ] && [ "$p" != $c2 ] && kill -9 "$p" 2>/dev/null   # kernel threads ignore it
 done
@@ -216,7 +245,8 @@ wait $c1 $c2
 echo $rc > /run/guest/rc.tmp; mv /run/guest/rc.tmp /run/guest/rc
 sync
 read -r up _ < /proc/uptime; echo "$up" > /run/guest/up-end
-busybox poweroff -f
+[ $$ != 1 ] || busybox poweroff -f
+systemctl --no-block poweroff
 STAGE2
 
 # ----------------------------------------------------------------------------- swtpm
@@ -241,6 +271,8 @@ case $accel in
   *)   die "--accel is tcg or kvm";;
 esac
 netargs=(); [ $net = 0 ] || netargs=(-netdev user,id=n0 -device virtio-net-pci,netdev=n0,romfile=)
+rootargs=(); [ -z "$root" ] || rootargs=(-drive "file=${root//,/,,},format=raw,if=none,id=root,cache=unsafe"
+                                     -device virtio-blk-pci,drive=root)
 quiet=quiet; [ $verbose = 0 ] || quiet=loglevel=6
 t0=${EPOCHREALTIME/./}
 # fd 11 and 12 are this script's stdout and stderr; QEMU appends the guest's streams there.
@@ -262,7 +294,7 @@ timeout -k 5 "$timeout" $QEMU -M q35 -accel "$acc" -cpu "$cpu" -smp "$cpus" -m "
   -device virtio-serial-pci \
   -device virtserialport,nr=1,chardev=out,name=out \
   -device virtserialport,nr=2,chardev=err,name=err \
-  "${tpmargs[@]}" "${netargs[@]}" \
+  "${tpmargs[@]}" "${netargs[@]}" "${rootargs[@]}" \
   11>&1 12>&2 > "$run/qemu.log" 2>&1 < /dev/null & qpid=$!
 
 wait "$qpid" && qrc=0 || qrc=$?
