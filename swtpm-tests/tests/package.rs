@@ -1,6 +1,8 @@
 //! The Debian package: installed in a Debian of its own, used there on a software TPM, and removed without a trace.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::pedantic)]
 
+mod debian;
+
 use std::{
     collections::BTreeSet,
     env, fs,
@@ -11,10 +13,9 @@ use std::{
 use serde_json::Value;
 use snapbox::{Assert, Data};
 use swtpm_tests::{PIN, creation_options, request_options};
-use tempfile::TempDir;
 
-/// What a small Debian does not have: what the package depends on, and swtpm.
-const PACKAGES: &str = "acl,libtss2-esys-3.0.2-0,libtss2-tctildr0,swtpm,systemd,udev";
+use crate::debian::{Debian, run};
+
 /// The package has no address to write to; SECURITY.md tells one.
 const NO_ADDRESS: &str = "bogus-mail-host,bogus-mail-host-in-debian-changelog";
 
@@ -73,45 +74,23 @@ fn lintian_finds_no_error() {
 
 /// The package, where it can be tested.
 fn package() -> Option<PathBuf> {
-    let missing =
-        ["/usr/bin/mmdebstrap", "/usr/bin/lintian"].into_iter().find(|path| !Path::new(path).exists());
-    let package = env::var_os("PASSHOLD_DEB").map(PathBuf::from);
-    let why = if !rustix::process::geteuid().is_root() {
-        "a Debian of its own takes root".to_owned()
-    } else if let Some(path) = missing {
-        format!("{path} is missing")
-    } else if package.is_none() {
-        "PASSHOLD_DEB does not name it".to_owned()
-    } else {
-        return package;
-    };
-    assert_ne!(env::var("PASSHOLD_LAB").as_deref(), Ok("required"), "the package cannot be tested: {why}");
-    eprintln!(
-        "\n*** SKIPPED: the package cannot be tested: {why}. `make test` builds it, and tests it as root. ***\n"
-    );
-    None
+    let lintian = Path::new("/usr/bin/lintian");
+    let package = debian::package()
+        .and_then(|package| lintian.exists().then_some(package).ok_or("lintian is missing".to_owned()));
+    if let Err(why) = &package {
+        assert_ne!(
+            env::var("PASSHOLD_LAB").as_deref(),
+            Ok("required"),
+            "the package cannot be tested: {why}"
+        );
+        eprintln!(
+            "\n*** SKIPPED: the package cannot be tested: {why}. `make test` builds it, and tests it as root. ***\n"
+        );
+    }
+    package.ok()
 }
 
-/// A Debian with [`PACKAGES`] in a folder.
-struct Debian(TempDir);
-
 impl Debian {
-    /// It is fetched once.
-    fn new() -> Self {
-        let target = env::current_exe().unwrap().ancestors().nth(3).unwrap().join("package-test");
-        let kept = target.join(PACKAGES).with_extension("tar");
-        if !kept.exists() {
-            fs::create_dir_all(&target).unwrap();
-            let draft = target.join("draft.tar");
-            let include = format!("--include={PACKAGES}");
-            run(Command::new("mmdebstrap").args(["--variant=apt", &include, "bookworm"]).arg(&draft));
-            fs::rename(draft, &kept).unwrap();
-        }
-        let root = tempfile::tempdir().unwrap();
-        run(Command::new("tar").arg("--extract").arg("--file").arg(kept).arg("--directory").arg(root.path()));
-        Self(root)
-    }
-
     fn root(&self, script: &str) -> String {
         self.run("root", script)
     }
@@ -145,12 +124,4 @@ impl Debian {
         );
         listed.lines().map(|line| line.trim_end().to_owned()).collect()
     }
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let (said, complaint) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}\n{said}{complaint}");
-    said.into_owned()
 }
