@@ -31,7 +31,8 @@ test:
 lab:
 	@scripts/dependencies build lab
 	$(CARGO) build --workspace --bins
-	PASSHOLD_LAB=required $(CARGO) test -p swtpm-tests --test guest
+	$(MAKE) deb PROFILE=dev
+	PASSHOLD_DEB=$(DEB) PASSHOLD_LAB=required $(CARGO) test -p swtpm-tests --test guest
 
 # libFuzzer on every parser, each for so long. What sanitizers need of a nightly compiler is left out. A finding is put beside
 # the corpus and ends it.

@@ -1,6 +1,8 @@
 //! A real kernel: Debian's, under QEMU, with swtpm behind /dev/tpmrm0, and /dev/uhid. What runs there is told in `lab/`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::pedantic)]
 
+mod debian;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -9,6 +11,8 @@ use std::{
 };
 
 use swtpm_tests::Program;
+
+use crate::debian::Debian;
 
 /// What the guest needs of this machine, beside root.
 const NEEDED: [&str; 12] = [
@@ -35,11 +39,7 @@ fn guest(script: &str, claims: usize) {
 fn guest_with(options: &[&str], script: &str, arguments: &[&str], claims: usize) {
     let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab");
     if let Some(missing) = missing() {
-        assert_ne!(env::var("PASSHOLD_LAB").as_deref(), Ok("required"), "the guest cannot run: {missing}");
-        eprintln!(
-            "\n*** SKIPPED: the guest cannot run: {missing}. `make lab` installs what it needs, as root. ***\n"
-        );
-        return;
+        return skip(&missing);
     }
     // A guest has two processors; what waits in it, such as a browser, has time limits of its own.
     static ALONE: Mutex<()> = Mutex::new(());
@@ -69,6 +69,14 @@ fn guest_with_picture(name: &str, udev: &[&str], script: &str, arguments: &[&str
     let picture = pictures.join(name).with_extension("png");
     let options = [udev, &["--share", pictures.to_str().unwrap()]].concat();
     guest_with(&options, script, &[arguments, &[picture.to_str().unwrap()]].concat(), claims);
+}
+
+/// What is seen on a machine that need not have all of it.
+fn skip(missing: &str) {
+    assert_ne!(env::var("PASSHOLD_LAB").as_deref(), Ok("required"), "the guest cannot run: {missing}");
+    eprintln!(
+        "\n*** SKIPPED: the guest cannot run: {missing}. `make lab` installs what it needs, as root. ***\n"
+    );
 }
 
 fn missing() -> Option<String> {
@@ -111,4 +119,22 @@ fn chromium_asks_a_new_user_for_a_pin_in_its_own_window() {
 #[test]
 fn the_service_gives_each_user_a_device_and_a_vault_of_his_own() {
     guest_with(&["--udev"], "service.sh", &[], 15);
+}
+
+#[test]
+fn the_package_installed_and_started_again_gives_a_user_who_logs_in_a_device_and_a_vault() {
+    let package = match debian::package() {
+        Ok(package) => package,
+        Err(why) => return skip(&why),
+    };
+    let machine = tempfile::tempdir_in(target()).unwrap();
+    let (disk, tpm) = (machine.path().join("disk"), machine.path().join("tpm"));
+    let debian = Debian::new();
+    fs::copy(package, debian.0.path().join("root/passhold.deb")).unwrap();
+    fs::File::create(&disk).unwrap().set_len(2 << 30).unwrap();
+    debian::run(Command::new("mkfs.ext4").args(["-q", "-d"]).arg(debian.0.path()).arg(&disk));
+    drop(debian);
+    let options = ["--root", disk.to_str().unwrap(), "--tpm-state", tpm.to_str().unwrap()];
+    guest_with(&options, "systemd.sh", &["install", "/root/passhold.deb"], 29);
+    guest_with(&options, "systemd.sh", &["again"], 7);
 }
