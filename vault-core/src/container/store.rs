@@ -1,5 +1,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZero,
+    panic::resume_unwind,
+    thread,
     time::Duration,
 };
 
@@ -16,10 +19,15 @@ use super::{
 use crate::{
     keystore::{Anchor, TpmKind},
     webauthn::RpId,
+    wipe_stack,
 };
 
 /// How long a passkey stays in the bin before it may be removed for good.
 pub const BIN_KEEPS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// From so many rows on, opening them is worth other threads; and so many sealed ones are in memory at once.
+const MANY: usize = 1024;
+const BATCH: usize = 8192;
 
 /// An authenticated container: its header was written under the container key.
 pub struct Store {
@@ -42,6 +50,8 @@ struct Row {
     rp_tag: RpTag,
     sealed: Vec<u8>,
 }
+
+type Opened = Result<(AccountId, Account), ContainerError>;
 
 /// What one transaction changes.
 struct Edit<'t> {
@@ -251,7 +261,14 @@ impl Store {
         let mut query = self.db().prepare("SELECT id, rp_tag, sealed FROM passkey ORDER BY id")?;
         let rows = query.query_map([], Row::read)?;
         let mut buckets: BTreeMap<u16, BucketDigest> = BTreeMap::new();
-        let mut found = Vec::new();
+        let (mut found, mut batch) = (Vec::new(), Vec::new());
+        let mut open = |batch: &mut Vec<Row>| -> Result<(), ContainerError> {
+            for opened in self.open_all(std::mem::take(batch)) {
+                let (id, account) = opened?;
+                found.extend(wanted(id, account)?);
+            }
+            Ok(())
+        };
         for row in rows {
             let row = row?;
             buckets.entry(bucket_of(&row.rp_tag)).or_insert_with(BucketDigest::new).add(
@@ -259,9 +276,12 @@ impl Store {
                 &row.rp_tag,
                 &row.sealed,
             );
-            let (id, account) = self.open(row)?;
-            found.extend(wanted(id, account)?);
+            batch.push(row);
+            if batch.len() == BATCH {
+                open(&mut batch)?;
+            }
         }
+        open(&mut batch)?;
         let digests = buckets.into_iter().map(|(bucket, digest)| (bucket, digest.finish())).collect();
         if tree::root_of(digests) != self.header.root {
             return Err(Damage::Membership.into());
@@ -497,12 +517,44 @@ impl Store {
         }
     }
 
-    fn open(&self, row: Row) -> Result<(AccountId, Account), ContainerError> {
-        let Row { id, rp_tag, mut sealed } = row;
-        let place = place(&self.header.vault_id, id, &rp_tag);
-        let plain = self.sealer.open(&place, &mut sealed).ok_or(Damage::Row(id))?;
-        let account = ciborium::from_reader(plain).map_err(|_| Damage::Row(id))?;
-        Ok((id, account))
+    fn open(&self, mut row: Row) -> Opened {
+        row.open(&self.sealer, &self.header.vault_id)
+    }
+
+    /// In their order. Many are opened on all processors.
+    fn open_all(&self, mut rows: Vec<Row>) -> Vec<Opened> {
+        let (sealer, vault_id) = (&self.sealer, &self.header.vault_id);
+        let open =
+            |rows: &mut [Row]| -> Vec<_> { rows.iter_mut().map(|row| row.open(sealer, vault_id)).collect() };
+        if rows.len() < MANY {
+            return open(&mut rows);
+        }
+        let share = rows.len().div_ceil(thread::available_parallelism().map_or(1, NonZero::get));
+        let opened: Vec<_> = thread::scope(|scope| {
+            let spawn = |rows| {
+                let work = move || {
+                    let opened = open(rows);
+                    // The next thread gets this one's stack.
+                    wipe_stack();
+                    opened
+                };
+                thread::Builder::new().spawn_scoped(scope, work).ok()
+            };
+            let threads: Vec<_> = rows.chunks_mut(share).map(spawn).collect();
+            threads.into_iter().map(|t| t.map(|t| t.join().unwrap_or_else(|e| resume_unwind(e)))).collect()
+        });
+        // Where the system gives no thread, it is done here.
+        let shares = rows.chunks_mut(share).zip(opened);
+        shares.flat_map(|(rows, opened)| opened.unwrap_or_else(|| open(rows))).collect()
+    }
+}
+
+impl Row {
+    /// Where it lies: once.
+    fn open(&mut self, sealer: &Sealer, vault_id: &[u8; 16]) -> Opened {
+        let plain = sealer.open(&place(vault_id, self.id, &self.rp_tag), &mut self.sealed);
+        let account = plain.and_then(|plain| ciborium::from_reader(plain).ok());
+        Ok((self.id, account.ok_or(Damage::Row(self.id))?))
     }
 }
 
