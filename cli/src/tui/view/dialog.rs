@@ -48,9 +48,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model, now: u64) {
         let field = Line::raw(field);
         let width = u16::try_from(field.width()).unwrap_or(u16::MAX);
         // Its end is seen, where it is being typed.
-        let beyond = (width + 1).saturating_sub(line.width);
+        let beyond = width.saturating_add(1).saturating_sub(line.width);
         frame.render_widget(Paragraph::new(field).scroll((0, beyond)), line);
-        frame.set_cursor_position(Position::new(line.x + width - beyond, line.y));
+        let end = line.x.saturating_add(width.saturating_sub(beyond));
+        frame.set_cursor_position(Position::new(end, line.y));
     }
 }
 
@@ -72,4 +73,35 @@ fn contents(model: &Model, now: u64) -> Option<(Zeroizing<String>, Option<String
         Dialog::Details { .. } => (about(model, now), None),
     };
     Some((Zeroizing::new(text), field))
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::{Terminal, backend::TestBackend, termion::event::Key};
+
+    use crate::tui::{
+        model::Model,
+        view::{self, Look},
+        worker::{Event, Job},
+    };
+
+    /// passholdd may say anything, and windows may have any size.
+    #[test]
+    fn whatever_is_asked_is_drawn_in_every_window() {
+        for prompt in
+            ["PIN: ".to_owned(), "x".repeat(1 << 17), "仕".repeat(70_000), "\u{1b}[2J\n\n".to_owned()]
+        {
+            let (mut model, _) = Model::new();
+            model.running = Some(Job::SetUp);
+            model.event(Event::Noted(prompt.clone()));
+            model.event(Event::Asked { prompt, hidden: true });
+            for _ in 0..300 {
+                model.key(Key::Char('é'));
+            }
+            for (columns, rows) in [(0, 0), (1, 1), (2, 3), (5, 2), (40, 10), (80, 24), (300, 100)] {
+                let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
+                terminal.draw(|frame| view::draw(frame, &mut model, Look { colour: true }, 0, 0)).unwrap();
+            }
+        }
+    }
 }
