@@ -48,15 +48,13 @@ pub(crate) fn run(app: &mut App<'_>, text: Option<&str>, unused: bool, stale: Op
     let text = text.map(str::to_lowercase);
     let mut keys = app.keys()?;
     let vault = app.open(&mut keys)?;
-    let passkeys = vault.each(|id, account| {
-        if text.as_deref().is_some_and(|text| !has(&account, text)) {
-            return Ok(None);
-        }
-        let last = vault.last_use(id)?;
+    let passkeys = vault.each(|id, account, last| {
         let at = last.at().unwrap_or(account.created);
         let is_stale = |days: u64| now.saturating_sub(at) >= days.saturating_mul(DAY);
-        let wanted = (!unused || last == LastUse::Never) && stale.is_none_or(is_stale);
-        Ok(wanted.then(|| Passkey::new(id, account).used(last)))
+        let is_wanted = text.as_deref().is_none_or(|text| has(&account, text))
+            && (!unused || last == LastUse::Never)
+            && stale.is_none_or(is_stale);
+        is_wanted.then(|| Passkey::new(id, account).used(last))
     })?;
     drop(vault);
     let table = app.table(&HEADER);

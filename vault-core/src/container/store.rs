@@ -49,9 +49,17 @@ struct Row {
     id: AccountId,
     rp_tag: RpTag,
     sealed: Vec<u8>,
+    /// When it was last used, if that was asked for.
+    used: Option<Vec<u8>>,
 }
 
-type Opened = Result<(AccountId, Account), ContainerError>;
+/// What is in a row, and its last use where that was asked for.
+type Opened = Result<(AccountId, Account, LastUse), ContainerError>;
+
+/// All rows, without their last uses and with them.
+const ROWS: &str = "SELECT id, rp_tag, sealed, NULL FROM passkey ORDER BY id";
+const ROWS_AND_USES: &str =
+    "SELECT id, rp_tag, passkey.sealed, used.sealed FROM passkey LEFT JOIN used USING (id) ORDER BY id";
 
 /// What one transaction changes.
 struct Edit<'t> {
@@ -207,28 +215,19 @@ impl Store {
 
     /// All passkeys, oldest first; proven complete.
     pub fn accounts(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
-        self.each(|id, account| Ok(account.binned.is_none().then_some((id, account))))
+        self.scan(ROWS, |id, account, _| account.binned.is_none().then_some((id, account)))
     }
 
     /// The passkeys in the bin, oldest first; proven complete.
     pub fn bin(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
-        self.each(|id, account| Ok(account.binned.is_some().then_some((id, account))))
+        self.scan(ROWS, |id, account, _| account.binned.is_some().then_some((id, account)))
     }
 
     /// When a passkey was last used.
     pub fn last_use(&self, id: AccountId) -> Result<LastUse, ContainerError> {
         let mut query = self.db().prepare_cached("SELECT sealed FROM used WHERE id = ?1")?;
-        let sealed = query.query_row([id.0], |row| row.get::<_, Vec<u8>>(0)).optional()?;
-        Ok(sealed.map_or(LastUse::Unknown, |sealed| self.opened_use(id, sealed)))
-    }
-
-    fn opened_use(&self, id: AccountId, mut sealed: Vec<u8>) -> LastUse {
-        let plain = self.sealer.open(&used_place(self.vault_id(), id), &mut sealed);
-        match plain.and_then(|plain| plain.try_into().ok()).map(u64::from_be_bytes) {
-            None => LastUse::Unknown,
-            Some(0) => LastUse::Never,
-            Some(at) => LastUse::At(at),
-        }
+        let used = query.query_row([id.0], |row| row.get(0)).optional()?;
+        Ok(opened_use(&self.sealer, self.vault_id(), id, used))
     }
 
     /// Writes that a passkey was used, and the log; `now` is in seconds since 1970. Nothing moves in the file: what is written is as long as
@@ -249,23 +248,31 @@ impl Store {
 
     /// All passkeys and those in the bin, oldest first; proven complete.
     pub fn all(&self) -> Result<Vec<(AccountId, Account)>, ContainerError> {
-        self.each(|id, account| Ok(Some((id, account))))
+        self.scan(ROWS, |id, account, _| Some((id, account)))
     }
 
-    /// What `wanted` makes of each passkey and of each in the bin, oldest first; proven to be of all of them. Whatever it leaves
-    /// out is never in memory with the others.
+    /// What `wanted` makes of each passkey, of each in the bin, and of when it was last used, oldest first; proven to be of all of
+    /// them. Of what it leaves out no more than a batch is in memory.
     pub fn each<T>(
         &self,
-        mut wanted: impl FnMut(AccountId, Account) -> Result<Option<T>, ContainerError>,
+        wanted: impl FnMut(AccountId, Account, LastUse) -> Option<T>,
     ) -> Result<Vec<T>, ContainerError> {
-        let mut query = self.db().prepare("SELECT id, rp_tag, sealed FROM passkey ORDER BY id")?;
+        self.scan(ROWS_AND_USES, wanted)
+    }
+
+    fn scan<T>(
+        &self,
+        query: &str,
+        mut wanted: impl FnMut(AccountId, Account, LastUse) -> Option<T>,
+    ) -> Result<Vec<T>, ContainerError> {
+        let mut query = self.db().prepare(query)?;
         let rows = query.query_map([], Row::read)?;
         let mut buckets: BTreeMap<u16, BucketDigest> = BTreeMap::new();
         let (mut found, mut batch) = (Vec::new(), Vec::new());
         let mut open = |batch: &mut Vec<Row>| -> Result<(), ContainerError> {
             for opened in self.open_all(std::mem::take(batch)) {
-                let (id, account) = opened?;
-                found.extend(wanted(id, account)?);
+                let (id, account, last_use) = opened?;
+                found.extend(wanted(id, account, last_use));
             }
             Ok(())
         };
@@ -494,7 +501,7 @@ impl Store {
     fn row(&self, id: AccountId) -> Result<Row, ContainerError> {
         let found = self
             .db()
-            .query_row("SELECT id, rp_tag, sealed FROM passkey WHERE id = ?1", [id.0], Row::read)
+            .query_row("SELECT id, rp_tag, sealed, NULL FROM passkey WHERE id = ?1", [id.0], Row::read)
             .optional()?;
         let Some(row) = found else {
             // Only the whole set can prove an absence; a damaged branch of the table can hide from a search what a scan finds.
@@ -517,8 +524,8 @@ impl Store {
         }
     }
 
-    fn open(&self, mut row: Row) -> Opened {
-        row.open(&self.sealer, &self.header.vault_id)
+    fn open(&self, mut row: Row) -> Result<(AccountId, Account), ContainerError> {
+        row.open(&self.sealer, &self.header.vault_id).map(|(id, account, _)| (id, account))
     }
 
     /// In their order. Many are opened on all processors.
@@ -554,7 +561,19 @@ impl Row {
     fn open(&mut self, sealer: &Sealer, vault_id: &[u8; 16]) -> Opened {
         let plain = sealer.open(&place(vault_id, self.id, &self.rp_tag), &mut self.sealed);
         let account = plain.and_then(|plain| ciborium::from_reader(plain).ok());
-        Ok((self.id, account.ok_or(Damage::Row(self.id))?))
+        let last_use = opened_use(sealer, vault_id, self.id, self.used.take());
+        Ok((self.id, account.ok_or(Damage::Row(self.id))?, last_use))
+    }
+}
+
+/// What cannot be opened is a hint that is missing.
+fn opened_use(sealer: &Sealer, vault_id: &[u8; 16], id: AccountId, used: Option<Vec<u8>>) -> LastUse {
+    let mut used = used.unwrap_or_default();
+    let plain = sealer.open(&used_place(vault_id, id), &mut used);
+    match plain.and_then(|plain| plain.try_into().ok()).map(u64::from_be_bytes) {
+        None => LastUse::Unknown,
+        Some(0) => LastUse::Never,
+        Some(at) => LastUse::At(at),
     }
 }
 
@@ -609,13 +628,13 @@ impl Edit<'_> {
 
 impl Row {
     fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self { id: AccountId(row.get(0)?), rp_tag: row.get(1)?, sealed: row.get(2)? })
+        Ok(Self { id: AccountId(row.get(0)?), rp_tag: row.get(1)?, sealed: row.get(2)?, used: row.get(3)? })
     }
 }
 
 fn read_bucket(db: &Connection, bucket: u16) -> Result<Vec<Row>, ContainerError> {
     let mut query =
-        db.prepare_cached("SELECT id, rp_tag, sealed FROM passkey WHERE bucket = ?1 ORDER BY id")?;
+        db.prepare_cached("SELECT id, rp_tag, sealed, NULL FROM passkey WHERE bucket = ?1 ORDER BY id")?;
     Ok(query.query_map([bucket], Row::read)?.collect::<Result<_, _>>()?)
 }
 

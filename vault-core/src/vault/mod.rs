@@ -133,12 +133,13 @@ impl<'k> Vault<'k> {
         self.store.bin()
     }
 
-    /// What `wanted` makes of each passkey, oldest first.
+    /// What `wanted` makes of each passkey and its last use, oldest first.
     pub fn each<T>(
         &self,
-        mut wanted: impl FnMut(AccountId, Account) -> Result<Option<T>, ContainerError>,
+        mut wanted: impl FnMut(AccountId, Account, LastUse) -> Option<T>,
     ) -> Result<Vec<T>, ContainerError> {
-        self.store.each(|id, account| if account.binned.is_none() { wanted(id, account) } else { Ok(None) })
+        self.store
+            .each(|id, account, last| if account.binned.is_none() { wanted(id, account, last) } else { None })
     }
 
     /// When a passkey was last used.
