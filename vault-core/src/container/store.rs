@@ -1,8 +1,5 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    num::NonZero,
-    panic::resume_unwind,
-    thread,
     time::Duration,
 };
 
@@ -19,15 +16,10 @@ use super::{
 use crate::{
     keystore::{Anchor, TpmKind},
     webauthn::RpId,
-    wipe_stack,
 };
 
 /// How long a passkey stays in the bin before it may be removed for good.
 pub const BIN_KEEPS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-/// From so many rows on, opening them is worth other threads; and so many sealed ones are in memory at once.
-const MANY: usize = 1024;
-const BATCH: usize = 8192;
 
 /// An authenticated container: its header was written under the container key.
 pub struct Store {
@@ -252,7 +244,7 @@ impl Store {
     }
 
     /// What `wanted` makes of each passkey, of each in the bin, and of when it was last used, oldest first; proven to be of all of
-    /// them. Of what it leaves out no more than a batch is in memory.
+    /// them. What it leaves out is never in memory with the others.
     pub fn each<T>(
         &self,
         wanted: impl FnMut(AccountId, Account, LastUse) -> Option<T>,
@@ -268,27 +260,17 @@ impl Store {
         let mut query = self.db().prepare(query)?;
         let rows = query.query_map([], Row::read)?;
         let mut buckets: BTreeMap<u16, BucketDigest> = BTreeMap::new();
-        let (mut found, mut batch) = (Vec::new(), Vec::new());
-        let mut open = |batch: &mut Vec<Row>| -> Result<(), ContainerError> {
-            for opened in self.open_all(std::mem::take(batch)) {
-                let (id, account, last_use) = opened?;
-                found.extend(wanted(id, account, last_use));
-            }
-            Ok(())
-        };
+        let mut found = Vec::new();
         for row in rows {
-            let row = row?;
+            let mut row = row?;
             buckets.entry(bucket_of(&row.rp_tag)).or_insert_with(BucketDigest::new).add(
                 row.id.0,
                 &row.rp_tag,
                 &row.sealed,
             );
-            batch.push(row);
-            if batch.len() == BATCH {
-                open(&mut batch)?;
-            }
+            let (id, account, last_use) = row.open(&self.sealer, &self.header.vault_id)?;
+            found.extend(wanted(id, account, last_use));
         }
-        open(&mut batch)?;
         let digests = buckets.into_iter().map(|(bucket, digest)| (bucket, digest.finish())).collect();
         if tree::root_of(digests) != self.header.root {
             return Err(Damage::Membership.into());
@@ -526,33 +508,6 @@ impl Store {
 
     fn open(&self, mut row: Row) -> Result<(AccountId, Account), ContainerError> {
         row.open(&self.sealer, &self.header.vault_id).map(|(id, account, _)| (id, account))
-    }
-
-    /// In their order. Many are opened on all processors.
-    fn open_all(&self, mut rows: Vec<Row>) -> Vec<Opened> {
-        let (sealer, vault_id) = (&self.sealer, &self.header.vault_id);
-        let open =
-            |rows: &mut [Row]| -> Vec<_> { rows.iter_mut().map(|row| row.open(sealer, vault_id)).collect() };
-        if rows.len() < MANY {
-            return open(&mut rows);
-        }
-        let share = rows.len().div_ceil(thread::available_parallelism().map_or(1, NonZero::get));
-        let opened: Vec<_> = thread::scope(|scope| {
-            let spawn = |rows| {
-                let work = move || {
-                    let opened = open(rows);
-                    // The next thread gets this one's stack.
-                    wipe_stack();
-                    opened
-                };
-                thread::Builder::new().spawn_scoped(scope, work).ok()
-            };
-            let threads: Vec<_> = rows.chunks_mut(share).map(spawn).collect();
-            threads.into_iter().map(|t| t.map(|t| t.join().unwrap_or_else(|e| resume_unwind(e)))).collect()
-        });
-        // Where the system gives no thread, it is done here.
-        let shares = rows.chunks_mut(share).zip(opened);
-        shares.flat_map(|(rows, opened)| opened.unwrap_or_else(|| open(rows))).collect()
     }
 }
 

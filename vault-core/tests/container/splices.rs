@@ -200,7 +200,6 @@ fn an_edited_row_is_named() {
     }
 }
 
-/// Other threads open so many.
 #[test]
 fn among_many_rows_the_edited_one_is_named_and_all_are_in_their_order() {
     let many: Vec<_> = (0..2500_u64).map(|n| account(&format!("site{n}.example"), "alice", n)).collect();
