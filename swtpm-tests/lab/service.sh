@@ -38,17 +38,7 @@ claim "by its socket, which passhold finds, she sets up" passhold $alice setup
 claim "and so does Bob" passhold $bob setup
 
 mkdir programs
-cat >programs/pinentry <<END
-#!/bin/sh
-echo "OK Pleased to meet you"
-while read -r line; do
-    case \$line in
-    GETPIN) printf 'D %s\nOK\n' $pin ;;
-    *) echo OK ;;
-    esac
-done
-END
-chmod 755 programs/pinentry
+answers_with $pin programs/pinentry
 # Who asks her, in her session.
 setpriv --reuid $alice --regid $alice --clear-groups env PATH=$HOME/programs "$programs/passholdd" prompt /run/passhold/socket 2>prompt.log &
 asker=$!
