@@ -26,7 +26,7 @@ const LONGEST: usize = LONGEST_INPUT + 1024;
 
 /// How much of what is printed goes into one message, and how much there may be: more than 100,000 passkeys take.
 const PIECE: usize = 1 << 19;
-const LONGEST_PRINT: usize = 1 << 28;
+const LONGEST_PRINT: usize = 1 << 27;
 
 /// So many passkeys are told at once: each is shorter than 8 KiB, whatever sites call their users.
 const AT_ONCE: usize = 128;
@@ -168,8 +168,11 @@ impl Call {
                     console.note(&plain(&text));
                     Answer::Heard
                 }
-                Ask::Part(text) if said.len() + text.len() <= LONGEST_PRINT => {
+                Ask::Part(text) => {
                     said.push_str(&text);
+                    if said.len() > LONGEST_PRINT {
+                        return Err(endless());
+                    }
                     Answer::Heard
                 }
                 Ask::Print(text) => {
@@ -393,6 +396,11 @@ fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
 fn unasked() -> Failure {
     Failure::new(Exit::Unexpected, "passholdd wants a file that this command has nothing to do with")
         .next("Nothing was sent. Do not use this passholdd.")
+}
+
+fn endless() -> Failure {
+    Failure::new(Exit::Unexpected, "passholdd has more to say than any vault holds")
+        .next("Nothing of it was shown. Do not use this passholdd.")
 }
 
 fn gone(error: io::Error) -> Failure {

@@ -18,7 +18,7 @@ mod terminal;
 
 pub use app::{App, now, patiently};
 pub use args::{Args, Command, DoctorArgs, Global, Pin, Recovery};
-pub use commands::run;
+pub use commands::{Level, has, run};
 pub use config::Config;
 pub use console::{Console, Local};
 pub use failure::{Exit, Failure, Result};

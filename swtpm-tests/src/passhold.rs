@@ -4,7 +4,7 @@
 mod call;
 mod terminal;
 
-pub(crate) use call::wait_until;
+pub(crate) use call::comes_true;
 pub use call::{Call, Run, Running};
 pub use terminal::Terminal;
 

@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::passhold::wait_until;
+use crate::passhold::comes_true;
 
 /// A terminal that draws what it is told, with a shell in it and a person before it: tmux. Killed on drop.
 #[derive(Debug)]
@@ -65,14 +65,24 @@ impl Tmux {
     #[track_caller]
     pub fn wait_until(&self, what: &str, is: impl Fn(&str) -> bool) -> String {
         let mut screen = String::new();
-        let shown = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            wait_until(what, || {
-                screen = self.screen();
-                is(&screen)
-            });
-        }));
-        assert!(shown.is_ok(), "not on the screen: {what}\n{}", self.screen());
+        let seen = comes_true(|| {
+            screen = self.screen();
+            is(&screen)
+        });
+        assert!(seen, "not on the screen: {what}\n{screen}");
         screen
+    }
+
+    /// Types a secret as soon as it is asked for, and sees as many dots.
+    ///
+    /// # Panics
+    /// If it is not asked for, or can be read.
+    #[track_caller]
+    pub fn type_hidden(&self, prompt: &str, secret: &str) {
+        self.wait_for(prompt);
+        self.type_text(secret);
+        let screen = self.wait_for(&format!("{prompt}{}", "•".repeat(secret.chars().count())));
+        assert!(!screen.contains(secret), "{screen}");
     }
 
     /// Types this text.

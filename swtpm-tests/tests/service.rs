@@ -5,8 +5,12 @@ mod platform;
 
 use std::{
     fs,
-    io::{Read, Write},
-    os::unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
+    io::{self, Read, Write},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -370,31 +374,45 @@ fn a_vault_of_ones_own_is_given_to_the_service_and_is_there_once() {
     assert!(alone.stderr.contains("Start the service"), "{}", alone.stderr);
 }
 
+/// Runs `passhold list` on a socket where somebody else answers.
+fn list_of(answers: impl FnOnce(&mut UnixStream)) -> Run {
+    let home = Passhold::new("unused");
+    let socket = home.home().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let listed = thread::spawn({
+        let call = home.bare(["--socket"]).arg(&socket).arg("list");
+        move || call.run()
+    });
+    let (mut stream, _) = listener.accept().unwrap();
+    answers(&mut stream);
+    listed.join().unwrap()
+}
+
+fn tell(stream: &mut UnixStream, ask: &Value) -> io::Result<()> {
+    let mut message = Vec::new();
+    ciborium::into_writer(ask, &mut message).unwrap();
+    stream.write_all(&u32::try_from(message.len()).unwrap().to_be_bytes())?;
+    stream.write_all(&message)
+}
+
+fn ask(what: &str, with: Value) -> Value {
+    Value::Map(vec![(what.into(), with)])
+}
+
 /// Somebody who took the service over asks for what the command has nothing to do with.
 #[test]
 fn the_service_gets_no_file_but_the_commands_own() {
-    let home = Passhold::new("unused");
-    let socket = home.home().join("socket");
-    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let origin = [("vault", "".into()), ("aaguid", "".into()), ("exported", 1.into())];
     let origin = Value::Map(origin.map(|(name, value): (&str, Value)| (name.into(), value)).into());
-    let export = Value::Map(vec![("Export".into(), origin)]);
-    let gone = Value::Map(vec![("Gone".into(), "".into())]);
     let asks = ["Input", "VaultPart", "VaultIsTaken", "Plan"].map(Value::from);
-    for ask in asks.into_iter().chain([export, gone]) {
-        let listed = thread::spawn({
-            let call = home.bare(["--socket"]).arg(&socket).arg("list");
-            move || call.run()
-        });
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut message = Vec::new();
-        ciborium::into_writer(&ask, &mut message).unwrap();
-        stream.write_all(&u32::try_from(message.len()).unwrap().to_be_bytes()).unwrap();
-        stream.write_all(&message).unwrap();
-        let refused = listed.join().unwrap().expect_code(1);
-        assert!(refused.stderr.contains("Nothing was sent"), "{}", refused.stderr);
+    for wanted in asks.into_iter().chain([ask("Export", origin), ask("Gone", "".into())]) {
         let mut sent = Vec::new();
-        stream.read_to_end(&mut sent).unwrap();
+        let refused = list_of(|stream| {
+            tell(stream, &wanted).unwrap();
+            stream.read_to_end(&mut sent).unwrap();
+        });
+        let refused = refused.expect_code(1);
+        assert!(refused.stderr.contains("Nothing was sent"), "{}", refused.stderr);
         let length = u32::from_be_bytes(sent[..4].try_into().unwrap());
         assert_eq!(sent.len(), 4 + usize::try_from(length).unwrap(), "nothing but the command itself");
     }
@@ -403,26 +421,34 @@ fn the_service_gets_no_file_but_the_commands_own() {
 /// Whoever took the service over does not take the caller's terminal over too.
 #[test]
 fn what_the_service_says_cannot_command_a_terminal() {
-    let home = Passhold::new("unused");
-    let socket = home.home().join("socket");
-    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let listed = thread::spawn({
-        let call = home.bare(["--socket"]).arg(&socket).arg("list");
-        move || call.run()
-    });
-    let (mut stream, _) = listener.accept().unwrap();
     let escape = Value::from("\u{1b}[2Jgone\u{9b}31m\u{7}");
     let end = Value::Array(vec![0.into(), escape.clone()]);
-    for (ask, what) in [("Note", escape.clone()), ("Print", escape), ("End", end)] {
-        let mut message = Vec::new();
-        ciborium::into_writer(&Value::Map(vec![(ask.into(), what)]), &mut message).unwrap();
-        stream.write_all(&u32::try_from(message.len()).unwrap().to_be_bytes()).unwrap();
-        stream.write_all(&message).unwrap();
-    }
-    let run = listed.join().unwrap().expect_code(0);
+    let said = [("Note", escape.clone()), ("Part", escape.clone()), ("Print", escape), ("End", end)];
+    let run =
+        list_of(|stream| said.into_iter().for_each(|(what, with)| tell(stream, &ask(what, with)).unwrap()));
+    let run = run.expect_code(0);
     let said = [run.stdout, run.stderr].concat();
-    assert_eq!(said.matches("gone").count(), 3, "{said:?}");
+    assert_eq!(said.matches("gone").count(), 4, "{said:?}");
     assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
+}
+
+/// Nor its memory.
+#[test]
+fn a_service_that_never_stops_talking_is_left() {
+    let part = ask("Part", "x".repeat(1 << 19).into());
+    let mut told = 0;
+    let run = list_of(|stream| {
+        while tell(stream, &part).is_ok() {
+            told += 1 << 19;
+        }
+    });
+    assert!(
+        run.stderr.starts_with("passhold: passholdd has more to say than any vault holds\n"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!((run.code(), run.stdout.as_str()), (Some(1), ""));
+    assert!(told < 160 << 20, "{told}");
 }
 
 /// No descriptor is left, and who is there goes on being served.

@@ -17,16 +17,9 @@ const USUAL: (u16, u16) = (80, 24);
 const NEW_PIN: &str = "314159x";
 const WRONG: &str = "999888777x";
 
-/// The hidden line is asked for; nothing that is typed is seen.
 #[track_caller]
 fn type_hidden(tmux: &Tmux, prompt: &str, secret: &str) {
-    tmux.wait_for(prompt);
-    tmux.type_text(secret);
-    if !secret.is_empty() {
-        let dots = format!("{prompt}{}", "•".repeat(secret.chars().count()));
-        let screen = tmux.wait_for(&dots);
-        assert!(!screen.contains(secret), "{screen}");
-    }
+    tmux.type_hidden(prompt, secret);
     tmux.press(&["Enter"]);
 }
 
@@ -395,9 +388,15 @@ fn what_others_changed_is_seen_and_what_is_gone_is_told() {
     tmux.wait_for("passkey 1 is in the bin");
     tmux.press(&["Enter"]);
     tmux.wait_for("bob");
+    tmux.wait_for("q quit  /");
+    tmux.press(&["d"]);
+    tmux.wait_for("PIN: ");
     let mut desk = desk;
     drop(desk.device.take());
-    tmux.wait_for("q quit  /");
+    type_hidden(&tmux, "PIN: ", PIN);
+    tmux.wait_for("the other end of the socket does not answer");
+    tmux.press(&["Enter"]);
+    tmux.wait_for("passholdd does not answer at");
     tmux.press(&["r"]);
     tmux.wait_for("passholdd does not answer at");
     quit(&tmux);

@@ -1,7 +1,7 @@
 use std::{io::Write, iter};
 
 use comfy_table::Table;
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 use tabwriter::TabWriter;
 use vault_core::{
     container::{Account, AccountId, LastUse, Takes},
@@ -31,16 +31,25 @@ pub(super) struct Passkey {
     credential_id: CredentialId,
     display_name: String,
     id: AccountId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_used: Option<LastUse>,
+    #[serde(flatten)]
+    last: Option<Used>,
     name: Option<String>,
-    /// A last use is null where nobody knows, too.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    never_used: Option<bool>,
     rp_id: RpId,
     rp_name: String,
     takes: Takes,
     user_name: String,
+}
+
+struct Used(LastUse);
+
+/// A last use is null where nobody knows, too.
+impl Serialize for Used {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut used = serializer.serialize_struct("Used", 2)?;
+        used.serialize_field("lastUsed", &self.0.at())?;
+        used.serialize_field("neverUsed", &(self.0 == LastUse::Never))?;
+        used.end()
+    }
 }
 
 pub(crate) fn run(app: &mut App<'_>, text: Option<&str>, unused: bool, stale: Option<u64>) -> Result<()> {
@@ -51,7 +60,7 @@ pub(crate) fn run(app: &mut App<'_>, text: Option<&str>, unused: bool, stale: Op
     let passkeys = vault.each(|id, account, last| {
         let at = last.at().unwrap_or(account.created);
         let is_stale = |days: u64| now.saturating_sub(at) >= days.saturating_mul(DAY);
-        let is_wanted = text.as_deref().is_none_or(|text| has(&account, text))
+        let is_wanted = text.as_deref().is_none_or(|text| has(fields(&account), text))
             && (!unused || last == LastUse::Never)
             && stale.is_none_or(is_stale);
         is_wanted.then(|| Passkey::new(id, account).used(last))
@@ -65,12 +74,14 @@ pub(crate) fn run(app: &mut App<'_>, text: Option<&str>, unused: bool, stale: Op
     })
 }
 
-/// In upper or lower case alike: `text` is in lower case.
-fn has(account: &Account, text: &str) -> bool {
+/// Whether one of these has the text, which is in lower case; they may be in any.
+pub fn has<'f>(fields: impl IntoIterator<Item = &'f str>, text: &str) -> bool {
+    fields.into_iter().any(|field| field.to_lowercase().contains(text))
+}
+
+fn fields(account: &Account) -> [&str; 4] {
     let label = account.label.as_deref().unwrap_or_default();
     [account.rp_id.as_str(), &account.user_name, &account.display_name, label]
-        .iter()
-        .any(|field| field.to_lowercase().contains(text))
 }
 
 pub(crate) fn bin(app: &mut App<'_>) -> Result<()> {
@@ -87,7 +98,7 @@ pub(crate) fn bin(app: &mut App<'_>) -> Result<()> {
     })
 }
 
-fn as_text<S: Serializer>(value: &impl ToString, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+fn as_text<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&value.to_string())
 }
 
@@ -99,9 +110,8 @@ impl Passkey {
             credential_id: account.credential_id,
             display_name: account.display_name,
             id,
-            last_used: None,
+            last: None,
             name: account.label,
-            never_used: None,
             rp_id: account.rp_id,
             rp_name: account.rp_name,
             takes: account.takes,
@@ -109,26 +119,14 @@ impl Passkey {
         }
     }
 
-    fn used(self, last: LastUse) -> Self {
-        Self { last_used: Some(last), never_used: Some(last == LastUse::Never), ..self }
+    pub(super) fn used(self, last: LastUse) -> Self {
+        Self { last: Some(Used(last)), ..self }
     }
 }
 
 /// A passkey whose last use does not matter.
 pub(super) fn to_json(id: AccountId, account: &Account) -> Passkey {
     Passkey::new(id, account.clone())
-}
-
-/// The same with its last use.
-pub(super) fn with_use(id: AccountId, account: &Account, last: LastUse) -> Passkey {
-    to_json(id, account).used(last)
-}
-
-pub(super) fn takes(takes: Takes) -> &'static str {
-    match takes {
-        Takes::Pin => "the PIN",
-        Takes::Presence => "presence",
-    }
 }
 
 pub(super) fn last_use(last: LastUse, now: u64) -> String {
@@ -160,11 +158,11 @@ fn columns(rows: impl Iterator<Item = [String; HEADER.len()]>) -> String {
 }
 
 fn row(passkey: &Passkey, now: u64) -> [String; HEADER.len()] {
-    let Passkey { id, rp_id, user_name, name, takes: what, created, last_used, .. } = passkey;
+    let Passkey { id, rp_id, user_name, name, takes, created, last, .. } = passkey;
     let name = name.as_deref().map(printable).unwrap_or_default();
-    let used = last_use(last_used.unwrap_or(LastUse::Unknown), now);
+    let used = last.as_ref().map_or_else(String::new, |last| last_use(last.0, now));
     let made = ago(*created, now);
-    [id.to_string(), rp_id.to_string(), printable(user_name), name, takes(*what).to_owned(), made, used]
+    [id.to_string(), rp_id.to_string(), printable(user_name), name, takes.to_string(), made, used]
 }
 
 fn fill_with_bin(mut table: Table, accounts: &[(AccountId, Account)], now: u64) -> String {

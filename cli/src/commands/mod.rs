@@ -23,7 +23,9 @@ mod status;
 mod undelete;
 mod wipe;
 
+pub use doctor::Level;
 pub(crate) use doctor::quoted;
+pub use list::has;
 
 use crate::{
     app::App,

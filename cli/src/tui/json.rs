@@ -1,7 +1,8 @@
 //! What commands tell as JSON, as much of it as is shown.
 
+use passhold::Level;
 use serde::{Deserialize, de::DeserializeOwned};
-use vault_core::container::AccountId;
+use vault_core::container::{AccountId, Takes};
 
 /// A passkey, as `list --json` tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -14,7 +15,7 @@ pub(super) struct Passkey {
     pub(super) display_name: String,
     pub(super) name: Option<String>,
     pub(super) credential_id: String,
-    pub(super) takes: String,
+    pub(super) takes: Takes,
     pub(super) created: u64,
     #[serde(default)]
     pub(super) last_used: Option<u64>,
@@ -30,12 +31,10 @@ impl Passkey {
         self.name.as_deref().unwrap_or(&self.user_name)
     }
 
-    /// Whether it has this text, which is in lower case; as `list TEXT` finds it.
+    /// Whether it has this text, which is in lower case.
     pub(super) fn has(&self, text: &str) -> bool {
         let name = self.name.as_deref().unwrap_or_default();
-        [&self.rp_id, &self.user_name, &self.display_name, name]
-            .iter()
-            .any(|field| field.to_lowercase().contains(text))
+        passhold::has([self.rp_id.as_str(), &self.user_name, &self.display_name, name], text)
     }
 }
 
@@ -62,14 +61,6 @@ pub(super) struct Finding {
     pub(super) found: String,
     pub(super) why: String,
     pub(super) mend: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Level {
-    Ok,
-    Warning,
-    Problem,
 }
 
 #[derive(Deserialize)]

@@ -1,7 +1,7 @@
 //! `passhold tui`: the passkeys in one screen. All that it does is done by the commands that have other names.
 
-mod accounts;
 mod dialog;
+mod json;
 mod keys;
 mod model;
 mod screen;
@@ -10,12 +10,13 @@ mod worker;
 
 use std::{
     ffi::c_int,
-    io::Read,
+    io::{self, Read},
     os::unix::net::UnixStream,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
+use anstream::{AutoStream, ColorChoice};
 use passhold::{Exit, Failure, Global, Result, now};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -91,7 +92,8 @@ struct Desk {
 impl Desk {
     /// Until the person leaves, or a signal ends it. Then the terminal is as it was.
     fn attend(mut self) -> Result<Option<c_int>> {
-        let look = Look { colour: has_colour() };
+        // By the rules that hold for what is printed (NO_COLOR among them).
+        let look = Look { colour: AutoStream::choice(&io::stdout()) != ColorChoice::Never };
         let (mut model, first) = Model::new();
         let mut effects = vec![first];
         let mut since = Instant::now();
@@ -141,9 +143,4 @@ impl Desk {
         }
         Ok(fds.first().is_some_and(|keyboard| !keyboard.revents().is_empty()))
     }
-}
-
-/// <https://no-color.org>
-fn has_colour() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -7,8 +7,8 @@ use ratatui::termion::event::Key;
 use zeroize::Zeroizing;
 
 use super::{
-    accounts::{Finding, Page, Passkey, Status, read, refusal},
     dialog::{Dialog, Typed},
+    json::{Finding, Page, Passkey, Status, read, refusal},
     worker::{Answer, Event, Job, Outcome},
 };
 

@@ -2,7 +2,7 @@
 
 mod dialog;
 
-use passhold::{ago, date};
+use passhold::{Level, ago, date};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Position, Rect},
@@ -13,8 +13,8 @@ use ratatui::{
 use vault_core::printable;
 
 use super::{
-    accounts::{Finding, Level, Passkey},
     dialog::Dialog,
+    json::{Finding, Passkey},
     model::{Model, View},
 };
 
@@ -183,12 +183,11 @@ fn about(model: &Model, now: u64) -> String {
 }
 
 fn about_passkey(passkey: &Passkey, now: u64) -> String {
-    let takes = if passkey.takes == "presence" { "presence" } else { "the PIN" };
     let mut about = vec![
         ("Site", format!("{} ({})", printable(&passkey.rp_id), printable(&passkey.rp_name))),
         ("Account", format!("{} ({})", printable(&passkey.user_name), printable(&passkey.display_name))),
         ("Name", passkey.name.as_deref().map_or_else(|| "-".to_owned(), printable)),
-        ("Takes", takes.to_owned()),
+        ("Takes", passkey.takes.to_string()),
         ("Made", date(passkey.created)),
     ];
     about.push(passkey.binned.map_or_else(|| ("Used", used(passkey, now)), |at| ("Deleted", ago(at, now))));
@@ -197,12 +196,7 @@ fn about_passkey(passkey: &Passkey, now: u64) -> String {
 }
 
 fn finding_row(finding: &Finding, look: Look) -> Row<'static> {
-    let word = match finding.level {
-        Level::Ok => "ok",
-        Level::Warning => "warning",
-        Level::Problem => "problem",
-    };
-    let word = Span::styled(word, look.level(finding.level));
+    let word = Span::styled(finding.level.word(), look.level(finding.level));
     Row::new([Line::from(word), printable(&finding.id).into(), printable(&finding.found).into()])
 }
 

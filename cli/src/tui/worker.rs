@@ -40,7 +40,7 @@ pub(super) enum Event {
 }
 
 /// How a command ended.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) code: u8,
     /// A recovery code may be in it.
@@ -95,7 +95,7 @@ impl Worker {
         let (told, events) = channel();
         let (bell, ring) = UnixStream::pair().map_err(lost)?;
         bell.set_nonblocking(true).map_err(lost)?;
-        let mut desk = Desk { local, told, ring, answered, outcome: Outcome::new() };
+        let mut desk = Desk { local, told, ring, answered, outcome: Outcome::default() };
         let work = move || {
             for job in todo {
                 let runner = if job.reads() { &reading } else { &doing };
@@ -138,12 +138,6 @@ fn died(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
     Failure::unexpected("the thread that runs commands is gone", error)
 }
 
-impl Outcome {
-    fn new() -> Self {
-        Self { code: 0, printed: Zeroizing::default(), refused: String::new() }
-    }
-}
-
 /// The console of a command whose person sits before the screen.
 struct Desk {
     /// What was said on the command line of descriptors.
@@ -160,7 +154,7 @@ impl Desk {
             Ok(code) => self.outcome.code = code,
             Err(failure) => (self.outcome.code, self.outcome.refused) = failure.render(job.reads()),
         }
-        std::mem::replace(&mut self.outcome, Outcome::new())
+        std::mem::take(&mut self.outcome)
     }
 
     fn tell(&mut self, event: Event) -> Result<(), SendError<Event>> {
@@ -216,5 +210,52 @@ impl Console for Desk {
 
     fn owner_auth(&mut self) -> Result<Option<Zeroizing<String>>> {
         self.local.owner_auth()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+    use passhold::Args;
+
+    use super::*;
+
+    fn desk() -> (Desk, Receiver<Event>, Sender<Answer>) {
+        let global = Args::parse_from(["passhold", "tui"]).global;
+        let ((told, events), (answers, answered)) = (channel(), channel());
+        let (ring, _) = UnixStream::pair().unwrap();
+        let local = Local::new(&global).unwrap();
+        (Desk { local, told, ring, answered, outcome: Outcome::default() }, events, answers)
+    }
+
+    #[test]
+    fn a_question_whose_screen_is_gone_is_a_refusal() {
+        let (mut desk, events, answers) = desk();
+        answers.send(Some("271828".to_owned().into())).unwrap();
+        assert_eq!(desk.pin("PIN: ").unwrap().as_str(), "271828");
+        answers.send(None).unwrap();
+        assert_eq!(desk.pin("PIN: ").unwrap_err().render(false).0, Exit::NotConfirmed.code());
+        drop(answers);
+        assert_eq!(desk.pin("PIN: ").unwrap_err().render(false).0, Exit::NotConfirmed.code());
+        drop(events);
+        assert_eq!(desk.ask("?").unwrap_err().render(false).0, Exit::NotConfirmed.code());
+    }
+
+    #[test]
+    fn there_are_no_files_behind_a_screen() {
+        let (mut desk, ..) = desk();
+        let refusals = [
+            desk.input(Path::new("-")).map(drop),
+            desk.vault_part(None).map(drop),
+            desk.vault_is_taken(),
+            desk.plan(Path::new("/dev/null"), &[], false),
+            desk.gone(Path::new("/dev/null"), "", &[]),
+        ];
+        for refused in refusals {
+            let text = refused.unwrap_err().render(false).1;
+            assert!(text.starts_with("passhold: a file is wanted where there are none\n"), "{text}");
+        }
     }
 }

@@ -326,10 +326,20 @@ impl Run {
 ///
 /// # Panics
 /// If that takes more than half a minute.
-pub(crate) fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, look: impl FnMut() -> bool) {
+    assert!(comes_true(look), "still not: {what}");
+}
+
+/// Whether `look` becomes true within half a minute.
+pub(crate) fn comes_true(mut look: impl FnMut() -> bool) -> bool {
     let started = Instant::now();
-    while !look() {
-        assert!(started.elapsed() < Duration::from_secs(30), "still not: {what}");
+    loop {
+        if look() {
+            return true;
+        }
+        if started.elapsed() > Duration::from_secs(30) {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -383,17 +383,12 @@ fn tui() {
     transcript.run(&["tui"], |call| call);
     transcript.run(&["tui"], |call| call.pin(PIN));
     let tmux = transcript.passhold.call(["tui"]).in_tmux((80, 24));
-    let type_hidden = |prompt: &str, secret: &str| {
-        tmux.wait_for(prompt);
-        tmux.type_text(secret);
-        tmux.wait_for(&format!("{prompt}{}", "•".repeat(secret.len())));
-    };
     transcript.see(&tmux, "passhold tui", "there is no vault");
     tmux.press(&["s"]);
-    type_hidden("Choose a PIN: ", PIN);
+    tmux.type_hidden("Choose a PIN: ", PIN);
     transcript.see(&tmux, "s, a PIN", "••••");
     tmux.press(&["Enter"]);
-    type_hidden("Once more: ", PIN);
+    tmux.type_hidden("Once more: ", PIN);
     tmux.press(&["Enter"]);
     transcript.see(&tmux, "Enter, the PIN, Enter", "8 PIN tries left");
     tmux.press(&["Enter"]);
@@ -416,14 +411,14 @@ fn tui() {
     tmux.press(&["Escape"]);
     tmux.wait_for("  2 passkeys");
     tmux.press(&["Home", "d"]);
-    type_hidden("PIN: ", WRONG);
+    tmux.type_hidden("PIN: ", WRONG);
     tmux.press(&["Enter"]);
     transcript.see(&tmux, "Esc, Home, d, a wrong PIN, Enter", "wrong PIN");
     tmux.press(&["Escape"]);
     tmux.wait_for("7 PIN tries left");
     transcript.see(&tmux, "Esc", "cancelled");
     tmux.press(&["d"]);
-    type_hidden("PIN: ", PIN);
+    tmux.type_hidden("PIN: ", PIN);
     tmux.press(&["Enter"]);
     tmux.wait_for("8 PIN tries left");
     transcript.see(&tmux, "d, the PIN, Enter", "  1 passkey ");
@@ -440,7 +435,7 @@ fn tui() {
     tmux.press(&["Escape"]);
     tmux.wait_for("n rename");
     tmux.press(&["f"]);
-    type_hidden("Recovery code: ", "XXXX");
+    tmux.type_hidden("Recovery code: ", "XXXX");
     tmux.press(&["Enter"]);
     transcript.see(&tmux, "Esc, f, XXXX, Enter", "go on");
     tmux.resize((40, 10));

@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     keystore::{KeyBlob, PublicKey},
@@ -83,13 +83,6 @@ impl LastUse {
     }
 }
 
-/// As [`at`](LastUse::at).
-impl Serialize for LastUse {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.at().serialize(serializer)
-    }
-}
-
 /// What it takes to use a passkey: fixed when it was made, by its key's policy in the TPM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -99,6 +92,15 @@ pub enum Takes {
     Pin,
     /// Somebody who is there. It never says that a user was verified.
     Presence,
+}
+
+impl fmt::Display for Takes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pin => "the PIN",
+            Self::Presence => "presence",
+        })
+    }
 }
 
 /// What a relying party asked to have kept with its passkey (CTAP 2.2 §12).

@@ -45,9 +45,6 @@ struct Row {
     used: Option<Vec<u8>>,
 }
 
-/// What is in a row, and its last use where that was asked for.
-type Opened = Result<(AccountId, Account, LastUse), ContainerError>;
-
 /// All rows, without their last uses and with them.
 const ROWS: &str = "SELECT id, rp_tag, sealed, NULL FROM passkey ORDER BY id";
 const ROWS_AND_USES: &str =
@@ -511,16 +508,6 @@ impl Store {
     }
 }
 
-impl Row {
-    /// Where it lies: once.
-    fn open(&mut self, sealer: &Sealer, vault_id: &[u8; 16]) -> Opened {
-        let plain = sealer.open(&place(vault_id, self.id, &self.rp_tag), &mut self.sealed);
-        let account = plain.and_then(|plain| ciborium::from_reader(plain).ok());
-        let last_use = opened_use(sealer, vault_id, self.id, self.used.take());
-        Ok((self.id, account.ok_or(Damage::Row(self.id))?, last_use))
-    }
-}
-
 /// What cannot be opened is a hint that is missing.
 fn opened_use(sealer: &Sealer, vault_id: &[u8; 16], id: AccountId, used: Option<Vec<u8>>) -> LastUse {
     let mut used = used.unwrap_or_default();
@@ -584,6 +571,18 @@ impl Edit<'_> {
 impl Row {
     fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self { id: AccountId(row.get(0)?), rp_tag: row.get(1)?, sealed: row.get(2)?, used: row.get(3)? })
+    }
+
+    /// What is in it, and its last use where that was asked for. It is opened where it lies: once.
+    fn open(
+        &mut self,
+        sealer: &Sealer,
+        vault_id: &[u8; 16],
+    ) -> Result<(AccountId, Account, LastUse), ContainerError> {
+        let plain = sealer.open(&place(vault_id, self.id, &self.rp_tag), &mut self.sealed);
+        let account = plain.and_then(|plain| ciborium::from_reader(plain).ok());
+        let last_use = opened_use(sealer, vault_id, self.id, self.used.take());
+        Ok((self.id, account.ok_or(Damage::Row(self.id))?, last_use))
     }
 }
 

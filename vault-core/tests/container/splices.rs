@@ -201,21 +201,6 @@ fn an_edited_row_is_named() {
 }
 
 #[test]
-fn among_many_rows_the_edited_one_is_named_and_all_are_in_their_order() {
-    let many: Vec<_> = (0..2500_u64).map(|n| account(&format!("site{n}.example"), "alice", n)).collect();
-    let bench = Bench::with(&many);
-    let found = bench.store().accounts().unwrap();
-    assert_eq!(found.iter().map(|(id, _)| *id).collect::<Vec<_>>(), (1..=2500).map(id).collect::<Vec<_>>());
-    assert!(found.iter().map(|(_, account)| account).eq(&many));
-    for n in [1, 1234, 2500] {
-        let bytes = bench.bytes();
-        bench.edit(&format!("UPDATE passkey SET sealed = substr(sealed, 2) WHERE id = {n}"));
-        assert_eq!(damage(bench.store().accounts().unwrap_err()), Damage::Row(id(n)));
-        bench.put(&bytes);
-    }
-}
-
-#[test]
 fn a_row_of_another_vault_under_the_same_key_is_named() {
     let history = History::new();
     let other = Bench::with_id_and([1; 16], &[account("alice.example", "alice", 1)]);

@@ -31,12 +31,15 @@ pub(super) enum Group {
     Device,
 }
 
-/// The worst one decides the exit code.
+/// How `doctor` found something. The worst one decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Level {
+pub enum Level {
+    /// As it should be.
     Ok,
+    /// Worth knowing.
     Warning,
+    /// In the way.
     Problem,
 }
 
@@ -138,7 +141,9 @@ impl Group {
 }
 
 impl Level {
-    fn word(self) -> &'static str {
+    /// In one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Warning => "warning",

@@ -9,11 +9,12 @@ mod node;
 mod tpm;
 mod vault;
 
+pub use finding::Level;
 pub(crate) use finding::quoted;
 
 use std::path::Path;
 
-use finding::{Finding, Level, page};
+use finding::{Finding, page};
 use serde_json::json;
 
 use crate::{
