@@ -6,6 +6,7 @@ mod platform;
 use std::{
     fs,
     io::{self, Read, Write},
+    net::Shutdown,
     os::unix::{
         fs::PermissionsExt,
         net::{UnixListener, UnixStream},
@@ -385,7 +386,7 @@ fn list_of(answers: impl FnOnce(&mut UnixStream)) -> Run {
     });
     let (mut stream, _) = listener.accept().unwrap();
     answers(&mut stream);
-    drop(stream);
+    stream.shutdown(Shutdown::Write).unwrap();
     listed.join().unwrap()
 }
 
@@ -394,6 +395,12 @@ fn tell(stream: &mut UnixStream, ask: &Value) -> io::Result<()> {
     ciborium::into_writer(ask, &mut message).unwrap();
     stream.write_all(&u32::try_from(message.len()).unwrap().to_be_bytes())?;
     stream.write_all(&message)
+}
+
+fn hear(stream: &mut UnixStream) -> io::Result<()> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    stream.read_exact(&mut vec![0; u32::from_be_bytes(length).try_into().unwrap()])
 }
 
 fn ask(what: &str, with: Value) -> Value {
@@ -439,7 +446,7 @@ fn a_service_that_never_stops_talking_is_left() {
     let part = ask("Part", "x".repeat(1 << 19).into());
     let mut told = 0;
     let run = list_of(|stream| {
-        while told < 200 << 20 && tell(stream, &part).is_ok() {
+        while told < 200 << 20 && tell(stream, &part).and_then(|()| hear(stream)).is_ok() {
             told += 1 << 19;
         }
     });
