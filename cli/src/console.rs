@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     args::{Global, Output},
+    commands::Standing,
     config::default_vault,
     export::{Entry, Export},
     failure::{Exit, Failure, Result},
@@ -52,6 +53,11 @@ pub trait Console {
 
     /// The TPM's owner authorization, if it is given.
     fn owner_auth(&mut self) -> Result<Option<Zeroizing<String>>>;
+
+    /// Shows all passkeys and how the vault stands, where that is a screen of its own.
+    fn overview(&mut self, _standing: Standing, _passkeys: Vec<Entry>) -> Result<()> {
+        Err(Failure::new(Exit::Usage, "tui takes a terminal of its own").next("Run \"passhold tui\" there."))
+    }
 
     /// What a relying party sent; `-` is standard input.
     fn input(&mut self, _path: &Path) -> Result<String> {

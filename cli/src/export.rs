@@ -55,22 +55,33 @@ pub(crate) struct Origin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    id: AccountId,
-    pub(crate) rp_id: String,
-    rp_name: String,
-    pub(crate) user_name: String,
-    display_name: String,
+    /// Its number in its vault.
+    pub id: AccountId,
+    /// The relying party it signs in to.
+    pub rp_id: String,
+    /// The relying party's name for itself.
+    pub rp_name: String,
+    /// Such as `alice@example.org`.
+    pub user_name: String,
+    /// Such as `Alice`.
+    pub display_name: String,
     /// The person's own name for it.
-    pub(crate) name: Option<String>,
+    pub name: Option<String>,
     /// In base64url without padding, as the next one.
-    pub(crate) user_handle: String,
-    pub(crate) credential_id: String,
-    takes: Takes,
-    pub(crate) created: u64,
+    pub user_handle: String,
+    /// The credential ID.
+    pub credential_id: String,
+    /// What it takes to use it.
+    pub takes: Takes,
+    /// When it was made.
+    pub created: u64,
     /// Null if it was never used, or nobody knows.
-    last_used: Option<u64>,
+    pub last_used: Option<u64>,
+    /// Whether that is because it was never used.
+    #[serde(default)]
+    pub never_used: bool,
     /// Null unless it is in the bin.
-    pub(crate) binned: Option<u64>,
+    pub binned: Option<u64>,
 }
 
 /// A vault's id as exports show it.
@@ -110,21 +121,28 @@ impl Export {
 }
 
 impl Entry {
-    pub(crate) fn new(id: AccountId, account: &Account, last: LastUse) -> Self {
+    pub(crate) fn new(id: AccountId, account: Account, last: LastUse) -> Self {
         Self {
             id,
             rp_id: account.rp_id.to_string(),
-            rp_name: account.rp_name.clone(),
-            user_name: account.user_name.clone(),
-            display_name: account.display_name.clone(),
-            name: account.label.clone(),
+            rp_name: account.rp_name,
+            user_name: account.user_name,
+            display_name: account.display_name,
+            name: account.label,
             user_handle: account.user_handle.to_string(),
             credential_id: account.credential_id.to_string(),
             takes: account.takes,
             created: account.created,
             last_used: last.at(),
+            never_used: last == LastUse::Never,
             binned: account.binned,
         }
+    }
+
+    /// The name to show: the person's own, else the relying party's for the account.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.user_name)
     }
 }
 
@@ -161,7 +179,7 @@ impl Output {
 
 /// What lists show, as entries.
 pub(crate) fn entries(accounts: &[(AccountId, Account)]) -> Vec<Entry> {
-    accounts.iter().map(|(id, account)| Entry::new(*id, account, LastUse::Unknown)).collect()
+    accounts.iter().map(|(id, account)| Entry::new(*id, account.clone(), LastUse::Unknown)).collect()
 }
 
 /// JSON on one line, in which nothing rewrites the line that a terminal shows.

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::{
     app::App,
     args::{Command, Global, Output, Restore, Vault},
+    commands::Standing,
     config::Config,
     console::{Console, LONGEST_INPUT},
     export::{Entry, Export, Origin},
@@ -24,9 +25,11 @@ use crate::{
 /// The longest message: what a relying party sends, and what goes around them.
 const LONGEST: usize = LONGEST_INPUT + 1024;
 
-/// How much of what is printed goes into one message, and how much there may be: more than 100,000 passkeys take.
+/// How much of what is printed goes into one message.
 const PIECE: usize = 1 << 19;
-const LONGEST_PRINT: usize = 1 << 27;
+
+/// How much passholdd may say of one command, in bytes: more than 100,000 passkeys take.
+const MOST: u64 = 1 << 27;
 
 /// So many passkeys are told at once: each is shorter than 8 KiB, whatever sites call their users.
 const AT_ONCE: usize = 128;
@@ -67,6 +70,8 @@ enum Ask {
     VaultIsTaken,
     /// Passkeys, for what follows.
     Passkeys(Vec<Entry>),
+    /// How the vault of them stands.
+    Overview(Standing),
     /// An export of them.
     Export(Origin),
     /// What is left to do, where these are here.
@@ -162,17 +167,16 @@ impl Call {
     ) -> Result<u8> {
         let (mut files, mut said) = (Files::of(&self), String::new());
         send(&mut stream, &Hello::Run(self)).map_err(gone)?;
+        let mut told = stream.try_clone().map_err(gone)?.take(MOST);
         loop {
-            let answer = match receive(&mut stream).map_err(gone)? {
+            let ask = receive(&mut told).map_err(|e| if told.limit() == 0 { endless() } else { gone(e) })?;
+            let answer = match ask {
                 Ask::Note(text) => {
                     console.note(&plain(&text));
                     Answer::Heard
                 }
                 Ask::Part(text) => {
                     said.push_str(&text);
-                    if said.len() > LONGEST_PRINT {
-                        return Err(endless());
-                    }
                     Answer::Heard
                 }
                 Ask::Print(text) => {
@@ -221,6 +225,7 @@ struct Files {
     output: Option<Output>,
     plan: Option<PathBuf>,
     restored: Option<PathBuf>,
+    shows: bool,
     /// What it has been told of so far.
     passkeys: Vec<Entry>,
     json: bool,
@@ -236,6 +241,7 @@ impl Files {
             Command::Signal { file, .. } => Self { input: Some(file.clone()), ..none },
             Command::Vault(Vault::Adopt { dir }) => Self { adopts: true, folder: dir.clone(), ..none },
             Command::Export(output) => Self { output: Some(output.clone()), ..none },
+            Command::Tui => Self { shows: true, ..none },
             Command::Plan { file } => Self { plan: Some(file.clone()), ..none },
             Command::Restore(Restore::Accept { export }) => Self { restored: export.clone(), ..none },
             _ => none,
@@ -256,6 +262,9 @@ impl Files {
             Ask::Export(origin) => {
                 let output = self.output.as_ref().ok_or_else(unasked)?;
                 console.export(output, Export::new(origin, std::mem::take(&mut self.passkeys)))?;
+            }
+            Ask::Overview(standing) if self.shows => {
+                console.overview(standing, std::mem::take(&mut self.passkeys))?;
             }
             Ask::Plan => {
                 let file = self.plan.as_ref().ok_or_else(unasked)?;
@@ -352,6 +361,11 @@ impl Console for Remote {
 
     fn owner_auth(&mut self) -> Result<Option<Zeroizing<String>>> {
         if self.gives_owner_auth { self.text(&Ask::OwnerAuth).map(Some) } else { Ok(None) }
+    }
+
+    fn overview(&mut self, standing: Standing, passkeys: Vec<Entry>) -> Result<()> {
+        self.passkeys(&passkeys)?;
+        self.exchange(&Ask::Overview(standing)).map(drop)
     }
 
     fn input(&mut self, _: &Path) -> Result<String> {

@@ -18,9 +18,10 @@ mod terminal;
 
 pub use app::{App, now, patiently};
 pub use args::{Args, Command, DoctorArgs, Global, Pin, Recovery};
-pub use commands::{Level, has, run};
+pub use commands::{Level, Standing, has, run};
 pub use config::Config;
 pub use console::{Console, Local};
+pub use export::Entry;
 pub use failure::{Exit, Failure, Result};
 pub use runner::Runner;
 pub use terminal::{ago, date};

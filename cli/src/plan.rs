@@ -143,7 +143,7 @@ fn describe(entry: &Entry, state: State) -> String {
 }
 
 fn who(entry: &Entry) -> String {
-    let name = printable(entry.name.as_ref().unwrap_or(&entry.user_name));
+    let name = printable(entry.name());
     format!("{name} at {}, made {}", printable(&entry.rp_id), date(entry.created))
 }
 

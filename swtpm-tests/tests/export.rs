@@ -139,7 +139,7 @@ fn it_says_what_each_passkey_is_those_in_the_bin_too() {
                 "id": id, "rpId": "example.org", "rpName": "Example", "userName": user, "displayName": user,
                 "name": listed["name"], "userHandle": Base64UrlUnpadded::encode_string(user.as_bytes()),
                 "credentialId": listed["credentialId"], "takes": "pin", "created": listed["created"],
-                "lastUsed": used, "binned": listed["binned"],
+                "lastUsed": used, "neverUsed": used.is_null(), "binned": listed["binned"],
             })
         };
         let mut keys = desk.tpm().key_store();

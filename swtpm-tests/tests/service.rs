@@ -20,6 +20,7 @@ use std::{
 
 use ciborium::Value;
 use platform::site::Site;
+use serde_json::json;
 use swtpm_tests::{Call, HidClient, PIN, Passhold, Program, Run, TestTpm, creation_options, request_options};
 use tempfile::TempDir;
 
@@ -313,7 +314,7 @@ fn whoever_says_nothing_or_nonsense_or_goes_away_harms_nobody() {
     terminal.wait_for("PIN: ");
     drop(terminal);
     eventually("nothing stays loaded", || system.loaded().trim().is_empty());
-    assert_eq!(system.call(0, &["--json", "list"]).run().expect_code(0).json(), serde_json::json!([]));
+    assert_eq!(system.call(0, &["--json", "list"]).run().expect_code(0).json(), json!([]));
     // The daemon dies: the next one goes on.
     system.restart();
     system.call(0, &["list"]).run().expect_code(0);
@@ -403,6 +404,10 @@ fn hear(stream: &mut UnixStream) -> io::Result<()> {
     stream.read_exact(&mut vec![0; u32::from_be_bytes(length).try_into().unwrap()])
 }
 
+fn value(json: &serde_json::Value) -> Value {
+    Value::serialized(json).unwrap()
+}
+
 fn ask(what: &str, with: Value) -> Value {
     Value::Map(vec![(what.into(), with)])
 }
@@ -413,7 +418,9 @@ fn the_service_gets_no_file_but_the_commands_own() {
     let origin = [("vault", "".into()), ("aaguid", "".into()), ("exported", 1.into())];
     let origin = Value::Map(origin.map(|(name, value): (&str, Value)| (name.into(), value)).into());
     let asks = ["Input", "VaultPart", "VaultIsTaken", "Plan"].map(Value::from);
-    for wanted in asks.into_iter().chain([ask("Export", origin), ask("Gone", "".into())]) {
+    let standing = value(&json!({"tries": {"ByTpm": 8}, "kind": "firmware", "model": ""}));
+    let asks = asks.into_iter().chain([ask("Export", origin), ask("Gone", "".into()), ask("Overview", standing)]);
+    for wanted in asks {
         let mut sent = Vec::new();
         let refused = list_of(|stream| {
             tell(stream, &wanted).unwrap();
@@ -443,20 +450,26 @@ fn what_the_service_says_cannot_command_a_terminal() {
 /// Nor its memory.
 #[test]
 fn a_service_that_never_stops_talking_is_left() {
-    let part = ask("Part", "x".repeat(1 << 19).into());
-    let mut told = 0;
-    let run = list_of(|stream| {
-        while told < 200 << 20 && tell(stream, &part).and_then(|()| hear(stream)).is_ok() {
-            told += 1 << 19;
-        }
-    });
-    assert!(
-        run.stderr.starts_with("passhold: passholdd has more to say than any vault holds\n"),
-        "{}",
-        run.stderr
-    );
-    assert_eq!((run.code(), run.stdout.as_str()), (Some(1), ""));
-    assert!(told < 160 << 20, "{told}");
+    let long = "x".repeat(1 << 19);
+    let passkey = value(&json!({
+        "id": 1, "rpId": "", "rpName": "", "userName": long, "displayName": "", "name": null, "userHandle": "",
+        "credentialId": "", "takes": "pin", "created": 0, "lastUsed": null, "binned": null,
+    }));
+    for said in [ask("Part", long.into()), ask("Passkeys", Value::Array(vec![passkey]))] {
+        let mut told = 0;
+        let run = list_of(|stream| {
+            while told < 200 << 20 && tell(stream, &said).and_then(|()| hear(stream)).is_ok() {
+                told += 1 << 19;
+            }
+        });
+        assert!(
+            run.stderr.starts_with("passhold: passholdd has more to say than any vault holds\n"),
+            "{}",
+            run.stderr
+        );
+        assert_eq!((run.code(), run.stdout.as_str()), (Some(1), ""));
+        assert!(told < 160 << 20, "{told}");
+    }
 }
 
 /// No descriptor is left, and who is there goes on being served.

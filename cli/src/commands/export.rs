@@ -18,8 +18,8 @@ pub(crate) fn run(app: &mut App<'_>, output: &Output) -> Result<()> {
             Ok(Origin::new(vault.id(), aaguid(vault.kind()), now()))
         },
         |_, unlocked, _, origin| {
-            let passkeys = unlocked.inventory()?;
-            Ok(Export::new(origin, passkeys.iter().map(|(id, a, last)| Entry::new(*id, a, *last)).collect()))
+            let passkeys = unlocked.inventory(Entry::new)?;
+            Ok(Export::new(origin, passkeys))
         },
     )?;
     let count = export.accounts.len();

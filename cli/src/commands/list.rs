@@ -60,7 +60,8 @@ pub(crate) fn run(app: &mut App<'_>, text: Option<&str>, unused: bool, stale: Op
     let passkeys = vault.each(|id, account, last| {
         let at = last.at().unwrap_or(account.created);
         let is_stale = |days: u64| now.saturating_sub(at) >= days.saturating_mul(DAY);
-        let is_wanted = text.as_deref().is_none_or(|text| has(fields(&account), text))
+        let is_wanted = account.binned.is_none()
+            && text.as_deref().is_none_or(|text| has(fields(&account), text))
             && (!unused || last == LastUse::Never)
             && stale.is_none_or(is_stale);
         is_wanted.then(|| Passkey::new(id, account).used(last))

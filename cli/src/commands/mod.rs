@@ -20,17 +20,19 @@ mod show;
 mod sign;
 mod signal;
 mod status;
+mod tui;
 mod undelete;
 mod wipe;
 
 pub use doctor::Level;
 pub(crate) use doctor::quoted;
 pub use list::has;
+pub use tui::Standing;
 
 use crate::{
     app::App,
     args::{Command, Log, Pin, Recovery, Restore, Vault},
-    failure::{Exit, Failure, Result},
+    failure::Result,
 };
 
 /// Runs a command.
@@ -62,11 +64,7 @@ pub fn run(app: &mut App<'_>, command: Command) -> Result<()> {
         Command::Log { command: Some(Log::Verify), .. } => log::verify(app),
         Command::Status => status::run(app),
         Command::Doctor(args) => doctor::run(app, &args),
-        // It runs commands; it is none itself.
-        Command::Tui => {
-            Err(Failure::new(Exit::Usage, "tui takes a terminal of its own")
-                .next("Run \"passhold tui\" there."))
-        }
+        Command::Tui => tui::run(app),
         Command::Wipe { yes } => wipe::run(app, yes),
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use passhold::Exit;
+use passhold::{Entry, Exit, Standing};
 use ratatui::termion::event::Key;
 use zeroize::Zeroizing;
 
 use super::{
     dialog::{Dialog, Typed},
-    json::{Finding, Page, Passkey, Status, read, refusal},
+    json::{Finding, findings, refusal},
     worker::{Answer, Event, Job, Outcome},
 };
 
@@ -34,11 +34,13 @@ pub(super) struct Model {
     pub(super) view: View,
     pub(super) dialog: Option<Dialog>,
     pub(super) filter: Typed,
-    pub(super) passkeys: Vec<Passkey>,
-    /// Those that the filter leaves, by their place in `passkeys`.
+    /// All, and those in the bin.
+    pub(super) passkeys: Vec<Entry>,
+    /// Those of the view that the filter leaves, by their place in `passkeys`.
     pub(super) shown: Vec<usize>,
     pub(super) findings: Vec<Finding>,
-    pub(super) status: Option<Status>,
+    /// None until the passkeys are known.
+    pub(super) standing: Option<Standing>,
     /// Of what is shown, in any view.
     pub(super) chosen: usize,
     /// The first line that is on the screen, and how many are; the view sets them.
@@ -63,30 +65,28 @@ pub(super) struct Model {
 impl Model {
     /// Before anything is known.
     pub(super) fn new() -> (Self, Effect) {
-        let mut model = Self {
+        let model = Self {
             view: View::Passkeys,
             dialog: None,
             filter: Typed::new(""),
             passkeys: Vec::new(),
             shown: Vec::new(),
             findings: Vec::new(),
-            status: None,
+            standing: None,
             chosen: 0,
             top: 0,
             page: 1,
             trouble: None,
             has_no_vault: false,
             said: String::new(),
-            running: None,
+            running: Some(Job::Look),
             notes: Vec::new(),
             answered: None,
             is_cancelled: false,
             is_leaving: false,
             next: VecDeque::new(),
         };
-        model.next.push_back(Job::Status);
-        model.running = Some(Job::List);
-        (model, Effect::Run(Job::List))
+        (model, Effect::Run(Job::Look))
     }
 
     /// The keys that do something now, and what, the most important first.
@@ -128,7 +128,7 @@ impl Model {
     }
 
     /// The chosen passkey.
-    pub(super) fn passkey(&self) -> Option<&Passkey> {
+    pub(super) fn passkey(&self) -> Option<&Entry> {
         self.shown.get(self.chosen).and_then(|&at| self.passkeys.get(at))
     }
 
@@ -140,11 +140,6 @@ impl Model {
     /// How many lines there are to choose from.
     pub(super) fn lines(&self) -> usize {
         if self.view == View::Doctor { self.findings.len() } else { self.shown.len() }
-    }
-
-    /// Whether it is not known yet what there is.
-    pub(super) fn is_unread(&self) -> bool {
-        self.passkeys.is_empty() && self.running == Some(self.reading())
     }
 
     /// Whether something is being done, or will be as soon as what is being read is there.
@@ -198,7 +193,7 @@ impl Model {
                 });
             }
             (View::Bin, 'u') => return chosen.and_then(|id| self.run(Job::Undelete(id))),
-            (View::Bin, 'e') if !self.passkeys.is_empty() => return self.run(Job::EmptyBin),
+            (View::Bin, 'e') if self.in_view().next().is_some() => return self.run(Job::EmptyBin),
             _ => {}
         }
         None
@@ -259,7 +254,7 @@ impl Model {
                 // What is to be read stays.
                 self.dialog.take_if(|dialog| matches!(dialog, Dialog::Question { .. }));
                 if job.reads() {
-                    self.show(&job, &outcome);
+                    self.show(&job, outcome);
                 } else {
                     self.tell(&outcome);
                 }
@@ -274,39 +269,40 @@ impl Model {
     }
 
     /// What was read is there.
-    fn show(&mut self, job: &Job, outcome: &Outcome) {
+    fn show(&mut self, job: &Job, outcome: Outcome) {
         // The person has gone elsewhere meanwhile.
-        if *job != Job::Status && *job != self.reading() {
+        if *job != self.reading() {
             return;
         }
-        let refused = (!outcome.refused.is_empty()).then(|| refusal(&outcome.refused));
-        match job {
-            Job::Status => self.status = read(&outcome.printed).ok(),
+        if *job == Job::Doctor {
             // It ends with an error where it has found something.
-            Job::Doctor => match read(&outcome.printed) {
-                Ok(Page { findings }) => (self.findings, self.trouble) = (findings, None),
-                Err(e) => (self.findings, self.trouble) = (Vec::new(), Some(refused.unwrap_or(e))),
-            },
-            _ => {
-                let chosen = self.passkey().map(|passkey| passkey.id);
-                let passkeys = refused.map_or_else(|| read(&outcome.printed), Err);
-                self.has_no_vault = outcome.code == Exit::NoVault.code();
-                (self.passkeys, self.trouble) =
-                    passkeys.map_or_else(|e| (Vec::new(), Some(e)), |p| (p, None));
-                self.filter();
-                let same = |&at: &usize| self.passkeys.get(at).map(|passkey| passkey.id) == chosen;
-                self.choose(self.shown.iter().position(same).unwrap_or(self.chosen));
-            }
+            let is_refused = outcome.printed.is_empty() && !outcome.refused.is_empty();
+            let found = if is_refused { Err(refusal(&outcome.refused)) } else { findings(&outcome.printed) };
+            (self.findings, self.trouble) =
+                found.map_or_else(|e| (Vec::new(), Some(e)), |found| (found, None));
+            return;
         }
+        let chosen = self.passkey().map(|passkey| passkey.id);
+        self.has_no_vault = outcome.code == Exit::NoVault.code();
+        (self.standing, self.passkeys, self.trouble) = match outcome.overview {
+            Some((standing, passkeys)) => (Some(standing), passkeys, None),
+            None => (None, Vec::new(), Some(why_refused(&outcome).to_owned())),
+        };
+        self.filter();
+        let same = |&at: &usize| self.passkeys.get(at).map(|passkey| passkey.id) == chosen;
+        self.choose(self.shown.iter().position(same).unwrap_or(self.chosen));
     }
 
     /// What was to be done is done, or not. A code that is shown once is not only a line that the next one replaces.
     fn tell(&mut self, outcome: &Outcome) {
         let is_cancelled = std::mem::take(&mut self.is_cancelled);
-        let refused = outcome.refused.strip_prefix("passhold: ").unwrap_or(&outcome.refused);
         let since = self.answered.and_then(|at| self.notes.get(at..)).unwrap_or_default();
         let told = since.iter().map(String::as_str).chain([outcome.printed.as_str()]);
-        let text = if outcome.code == 0 { told.collect::<Vec<_>>().join("\n") } else { refused.to_owned() };
+        let text = if outcome.code == 0 {
+            told.collect::<Vec<_>>().join("\n")
+        } else {
+            why_refused(outcome).to_owned()
+        };
         let text = Zeroizing::new(text);
         self.said.clear();
         if is_cancelled || (outcome.code == 0 && text.lines().count() == 1) {
@@ -314,14 +310,13 @@ impl Model {
         } else {
             self.dialog = Some(Dialog::Said { text, scroll: 0 });
         }
-        self.next = [self.reading(), Job::Status].into();
+        self.next = [Job::Look].into();
     }
 
     /// What the view shows.
     fn reading(&self) -> Job {
         match self.view {
-            View::Passkeys => Job::List,
-            View::Bin => Job::Bin,
+            View::Passkeys | View::Bin => Job::Look,
             View::Doctor => Job::Doctor,
         }
     }
@@ -330,12 +325,10 @@ impl Model {
     fn look(&mut self, view: View) -> Option<Effect> {
         if self.view != view {
             (self.view, self.chosen, self.trouble) = (view, 0, None);
-            self.passkeys.clear();
             self.findings.clear();
             self.show_all();
         }
         self.said.clear();
-        self.next = [Job::Status].into();
         self.run(self.reading())
     }
 
@@ -370,10 +363,26 @@ impl Model {
 
     fn filter(&mut self) {
         let text = self.filter.text().to_lowercase();
-        let fits = |(_, passkey): &(usize, &Passkey)| text.is_empty() || passkey.has(&text);
-        self.shown = self.passkeys.iter().enumerate().filter(fits).map(|(at, _)| at).collect();
+        let fits = |passkey: &Entry| text.is_empty() || has(passkey, &text);
+        self.shown = self.in_view().filter(|(_, passkey)| fits(passkey)).map(|(at, _)| at).collect();
         self.choose(self.chosen);
     }
+
+    /// All that the view would show without a filter, and their places in `passkeys`.
+    pub(super) fn in_view(&self) -> impl Iterator<Item = (usize, &Entry)> {
+        let is_bin = self.view == View::Bin;
+        self.passkeys.iter().enumerate().filter(move |(_, passkey)| passkey.binned.is_some() == is_bin)
+    }
+}
+
+/// Whether it has this text, which is in lower case.
+fn has(passkey: &Entry, text: &str) -> bool {
+    let name = passkey.name.as_deref().unwrap_or_default();
+    passhold::has([passkey.rp_id.as_str(), &passkey.user_name, &passkey.display_name, name], text)
+}
+
+fn why_refused(outcome: &Outcome) -> &str {
+    outcome.refused.strip_prefix("passhold: ").unwrap_or(&outcome.refused)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 mod dialog;
 
-use passhold::{Level, ago, date};
+use passhold::{Entry, Level, Standing, ago, date};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Position, Rect},
@@ -10,11 +10,11 @@ use ratatui::{
     text::{Line, Span},
     widgets::{Paragraph, Row, Table, TableState},
 };
-use vault_core::printable;
+use vault_core::{TriesLeft, keystore::TpmKind, printable};
 
 use super::{
     dialog::Dialog,
-    json::{Finding, Passkey},
+    json::Finding,
     model::{Model, View},
 };
 
@@ -72,24 +72,27 @@ fn headline(model: &Model, look: Look) -> Line<'static> {
         View::Doctor => "Passhold: doctor",
     };
     let mut spans = vec![Span::styled(title, Modifier::BOLD)];
-    if model.view != View::Doctor && model.trouble.is_none() && !model.is_unread() {
-        let (shown, all) = (model.shown.len(), model.passkeys.len());
+    if model.view != View::Doctor && model.standing.is_some() {
+        let (shown, all) = (model.shown.len(), model.in_view().count());
         let s = if all == 1 { "" } else { "s" };
         let of = if model.filter.text().is_empty() { String::new() } else { format!("{shown} of ") };
         spans.push(format!("  {of}{all} passkey{s}").into());
     }
-    if let Some(status) = &model.status {
-        let counted = if status.tries_counted_by == "tpm" { "" } else { " by Passhold's own count" };
-        let (tries, style) = match status.tries_left {
+    if let Some(Standing { tries, kind, model }) = &model.standing {
+        let counted = if matches!(tries, TriesLeft::ByTpm(_)) { "" } else { " by Passhold's own count" };
+        let (tries, style) = match tries.count() {
             0 => ("the PIN is locked".to_owned(), look.level(Level::Problem)),
             1 => (format!("1 PIN try left{counted}"), look.level(Level::Warning)),
             left => (format!("{left} PIN tries left{counted}"), Style::new()),
         };
         spans.extend(["  ".into(), Span::styled(tries, style)]);
-        let warning = if status.tpm.kind == "software" { look.level(Level::Warning) } else { Style::new() };
-        let model = status.tpm.model.split_whitespace().collect::<Vec<_>>().join(" ");
-        let tpm = format!("{} ({})", printable(&model), printable(&status.tpm.kind));
-        spans.extend(["  ".into(), Span::styled(tpm, warning)]);
+        let (kind, style) = match kind {
+            TpmKind::Discrete => ("discrete", Style::new()),
+            TpmKind::Firmware => ("firmware", Style::new()),
+            TpmKind::Software => ("software", look.level(Level::Warning)),
+        };
+        let model = model.split_whitespace().collect::<Vec<_>>().join(" ");
+        spans.extend(["  ".into(), Span::styled(format!("{} ({kind})", printable(&model)), style)]);
     }
     Line::from(spans)
 }
@@ -139,7 +142,7 @@ fn nothing(model: &Model) -> Option<String> {
         return None;
     }
     let text = match model.view {
-        _ if model.is_unread() => "",
+        _ if model.standing.is_none() => "",
         View::Passkeys | View::Bin if !model.filter.text().is_empty() => "No such passkeys.",
         View::Passkeys => {
             "No passkeys yet.\nSites make them through the browser, or \"passhold enroll\" does."
@@ -162,13 +165,13 @@ fn header(view: View, width: u16) -> Row<'static> {
     Row::new(cells.into_iter().take(columns(width).len())).style(Modifier::BOLD)
 }
 
-fn row(passkey: &Passkey, width: u16, now: u64) -> Row<'static> {
+fn row(passkey: &Entry, width: u16, now: u64) -> Row<'static> {
     let time = passkey.binned.map_or_else(|| used(passkey, now), |at| ago(at, now));
     let cells = [passkey.id.to_string(), printable(&passkey.rp_id), printable(passkey.name()), time];
     Row::new(cells.into_iter().take(columns(width).len()))
 }
 
-fn used(passkey: &Passkey, now: u64) -> String {
+fn used(passkey: &Entry, now: u64) -> String {
     let unknown = if passkey.never_used { "never" } else { "?" };
     passkey.last_used.map_or_else(|| unknown.to_owned(), |at| ago(at, now))
 }
@@ -182,7 +185,7 @@ fn about(model: &Model, now: u64) -> String {
     }
 }
 
-fn about_passkey(passkey: &Passkey, now: u64) -> String {
+fn about_passkey(passkey: &Entry, now: u64) -> String {
     let mut about = vec![
         ("Site", format!("{} ({})", printable(&passkey.rp_id), printable(&passkey.rp_name))),
         ("Account", format!("{} ({})", printable(&passkey.user_name), printable(&passkey.display_name))),

@@ -4,11 +4,14 @@
 use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
-    sync::mpsc::{Receiver, SendError, Sender, TryRecvError, channel},
+    sync::mpsc::{Receiver, Sender, TryRecvError, channel},
     thread,
 };
 
-use passhold::{Command, Console, DoctorArgs, Exit, Failure, Global, Local, Pin, Recovery, Result, Runner};
+use passhold::{
+    Command, Console, DoctorArgs, Entry, Exit, Failure, Global, Local, Pin, Recovery, Result, Runner,
+    Standing,
+};
 use vault_core::container::AccountId;
 use zeroize::Zeroizing;
 
@@ -17,9 +20,7 @@ use super::screen::lost;
 /// A command, as the screen wants it run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Job {
-    List,
-    Bin,
-    Status,
+    Look,
     Doctor,
     SetUp,
     Rename(AccountId, String),
@@ -46,6 +47,8 @@ pub(super) struct Outcome {
     /// A recovery code may be in it.
     pub(super) printed: Zeroizing<String>,
     pub(super) refused: String,
+    /// What the screen shows.
+    pub(super) overview: Option<(Standing, Vec<Entry>)>,
 }
 
 /// None where the person does not want to.
@@ -61,17 +64,14 @@ pub(super) struct Worker {
 }
 
 impl Job {
-    /// What is read is read as JSON, what is done tells it in words.
+    /// Whether it changes nothing.
     pub(super) fn reads(&self) -> bool {
-        matches!(self, Self::List | Self::Bin | Self::Status | Self::Doctor)
+        matches!(self, Self::Look | Self::Doctor)
     }
 
     fn command(&self) -> Command {
-        let list = |bin| Command::List { text: None, unused: false, stale: None, bin };
         match self {
-            Self::List => list(false),
-            Self::Bin => list(true),
-            Self::Status => Command::Status,
+            Self::Look => Command::Tui,
             Self::Doctor => Command::Doctor(DoctorArgs::default()),
             Self::SetUp => Command::Setup { no_recovery_code: false },
             Self::Rename(id, name) => Command::Rename { id: *id, name: name.clone() },
@@ -88,8 +88,8 @@ impl Job {
 impl Worker {
     pub(super) fn start(global: Global) -> Result<Self> {
         let local = Local::new(&global)?;
-        let reading = Runner::new(Global { json: true, ..global.clone() })?;
-        let doing = Runner::new(global)?;
+        let as_json = Runner::new(Global { json: true, ..global.clone() })?;
+        let in_words = Runner::new(global)?;
         let (jobs, todo) = channel::<Job>();
         let (answers, answered) = channel();
         let (told, events) = channel();
@@ -98,9 +98,9 @@ impl Worker {
         let mut desk = Desk { local, told, ring, answered, outcome: Outcome::default() };
         let work = move || {
             for job in todo {
-                let runner = if job.reads() { &reading } else { &doing };
-                let outcome = desk.run(runner, &job);
-                if desk.tell(Event::Ended(job, outcome)).is_err() {
+                let outcome =
+                    if job == Job::Doctor { desk.run(&as_json, &job) } else { desk.run(&in_words, &job) };
+                if desk.tell(Event::Ended(job, outcome)).is_none() {
                     break;
                 }
             }
@@ -152,34 +152,39 @@ impl Desk {
     fn run(&mut self, runner: &Runner, job: &Job) -> Outcome {
         match runner.run(job.command(), self) {
             Ok(code) => self.outcome.code = code,
-            Err(failure) => (self.outcome.code, self.outcome.refused) = failure.render(job.reads()),
+            Err(failure) => (self.outcome.code, self.outcome.refused) = failure.render(*job == Job::Doctor),
         }
         std::mem::take(&mut self.outcome)
     }
 
-    fn tell(&mut self, event: Event) -> Result<(), SendError<Event>> {
-        self.told.send(event)?;
-        // Nobody hears it once the screen is gone, which the next question finds out.
+    /// None where the screen is gone.
+    fn tell(&mut self, event: Event) -> Option<()> {
+        self.told.send(event).ok()?;
         self.ring.write_all(&[0]).ok();
-        Ok(())
+        Some(())
     }
 
     fn question(&mut self, prompt: &str, hidden: bool) -> Result<Zeroizing<String>> {
         let cancelled = || Failure::new(Exit::NotConfirmed, "cancelled").next("Nothing was done.");
         let prompt = prompt.to_owned();
-        self.tell(Event::Asked { prompt, hidden }).map_err(|_| cancelled())?;
+        self.tell(Event::Asked { prompt, hidden }).ok_or_else(cancelled)?;
         self.answered.recv().ok().flatten().ok_or_else(cancelled)
     }
 }
 
 impl Console for Desk {
     fn note(&mut self, text: &str) {
-        // As above.
-        self.tell(Event::Noted(text.to_owned())).ok();
+        // That nobody hears it any more, the next question finds out.
+        self.tell(Event::Noted(text.to_owned()));
     }
 
     fn print(&mut self, text: &str) -> Result<()> {
         self.outcome.printed = Zeroizing::new(text.to_owned());
+        Ok(())
+    }
+
+    fn overview(&mut self, standing: Standing, passkeys: Vec<Entry>) -> Result<()> {
+        self.outcome.overview = Some((standing, passkeys));
         Ok(())
     }
 

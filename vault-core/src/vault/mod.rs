@@ -35,7 +35,7 @@ pub struct Vault<'k> {
 }
 
 /// Wrong PINs that are still allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum TriesLeft {
     /// As the TPM counts.
     ByTpm(u32),
@@ -133,13 +133,12 @@ impl<'k> Vault<'k> {
         self.store.bin()
     }
 
-    /// What `wanted` makes of each passkey and its last use, oldest first.
+    /// What `wanted` makes of each passkey, those in the bin too, and its last use, oldest first.
     pub fn each<T>(
         &self,
-        mut wanted: impl FnMut(AccountId, Account, LastUse) -> Option<T>,
+        wanted: impl FnMut(AccountId, Account, LastUse) -> Option<T>,
     ) -> Result<Vec<T>, ContainerError> {
-        self.store
-            .each(|id, account, last| if account.binned.is_none() { wanted(id, account, last) } else { None })
+        self.store.each(wanted)
     }
 
     /// When a passkey was last used.

@@ -253,12 +253,15 @@ impl<'v> Unlocked<'v> {
         Ok(AuthenticationResponse::new(&made, &client_data_json))
     }
 
-    /// All passkeys and those in the bin, oldest first, and their last uses; of a file that the TPM says is the newest. Their
-    /// keys are wrapped: nothing but this TPM can use them.
-    pub fn inventory(mut self) -> Result<Vec<(AccountId, Account, LastUse)>, VaultError> {
+    /// What `told` makes of each passkey, those in the bin too, and its last use, oldest first; of a file that the TPM says is
+    /// the newest.
+    pub fn inventory<T>(
+        mut self,
+        told: impl Fn(AccountId, Account, LastUse) -> T,
+    ) -> Result<Vec<T>, VaultError> {
         // As in a deletion: without the vault key a PIN index that somebody replaced would do.
         self.keys.confirm()?;
-        let all = self.store.each(|id, account, last| Some((id, account, last)))?;
+        let all = self.store.each(|id, account, last| Some(told(id, account, last)))?;
         // Nothing leaves unseen.
         self.store.note(Deed::Export, None);
         self.store.write_log()?;

@@ -1,4 +1,4 @@
-use vault_core::container::AccountId;
+use vault_core::{TriesLeft, container::AccountId, keystore::TpmKind};
 
 use super::*;
 
@@ -6,32 +6,35 @@ fn id(number: i64) -> AccountId {
     number.to_string().parse().unwrap()
 }
 
-fn listed(names: &[(i64, &str)]) -> String {
-    let passkey = |(id, name): &(i64, &str)| {
-        serde_json::json!({
-            "id": id, "rpId": "example.org", "rpName": "Example", "userName": name, "displayName": name, "name": null,
-            "credentialId": "AA", "takes": "pin", "created": 0, "binned": null, "lastUsed": null, "neverUsed": true,
-        })
-    };
-    serde_json::Value::Array(names.iter().map(passkey).collect()).to_string()
+fn passkey((id, name): &(i64, &str)) -> Entry {
+    serde_json::from_value(serde_json::json!({
+        "id": id, "rpId": "example.org", "rpName": "Example", "userName": name, "displayName": name, "name": null,
+        "userHandle": "AA", "credentialId": "AA", "takes": "pin", "created": 0, "lastUsed": null, "binned": null,
+    }))
+    .unwrap()
+}
+
+/// These passkeys are there, and Mallory is in the bin.
+fn looked(names: &[(i64, &str)]) -> Event {
+    let standing = Standing { tries: TriesLeft::ByTpm(8), kind: TpmKind::Software, model: String::new() };
+    let binned = Entry { binned: Some(1), ..passkey(&(9, "mallory")) };
+    let passkeys = names.iter().map(passkey).chain([binned]).collect();
+    Event::Ended(Job::Look, Outcome { overview: Some((standing, passkeys)), ..Outcome::default() })
 }
 
 fn ended(job: Job, printed: &str) -> Event {
-    Event::Ended(job, Outcome { code: 0, printed: printed.to_owned().into(), refused: String::new() })
+    Event::Ended(job, Outcome { printed: printed.to_owned().into(), ..Outcome::default() })
 }
 
 fn refused(job: Job, code: Exit, text: &str) -> Event {
-    let outcome = Outcome { code: code.code(), printed: String::new().into(), refused: text.to_owned() };
-    Event::Ended(job, outcome)
+    Event::Ended(job, Outcome { code: code.code(), refused: text.to_owned(), ..Outcome::default() })
 }
 
 /// Alice, Bob and Carol are listed, and nothing runs.
 fn model() -> Model {
     let (mut model, first) = Model::new();
-    assert_eq!(first, Effect::Run(Job::List));
-    let three = listed(&[(1, "alice"), (2, "bob"), (3, "carol")]);
-    assert_eq!(model.event(ended(Job::List, &three)), Some(Effect::Run(Job::Status)));
-    assert_eq!(model.event(ended(Job::Status, "{}")), None);
+    assert_eq!(first, Effect::Run(Job::Look));
+    assert_eq!(model.event(looked(&[(1, "alice"), (2, "bob"), (3, "carol")])), None);
     model
 }
 
@@ -40,7 +43,7 @@ fn press(model: &mut Model, keys: &str) -> Vec<Effect> {
 }
 
 fn chosen(model: &Model) -> Option<&str> {
-    model.passkey().map(Passkey::name)
+    model.passkey().map(Entry::name)
 }
 
 #[test]
@@ -52,11 +55,11 @@ fn the_chosen_passkey_is_the_one_that_is_deleted() {
 #[test]
 fn a_command_that_is_typed_while_something_is_read_runs_after_it() {
     let mut model = model();
-    assert_eq!(press(&mut model, "r"), [Effect::Run(Job::List)]);
+    assert_eq!(press(&mut model, "r"), [Effect::Run(Job::Look)]);
     assert_eq!(press(&mut model, "jd/p"), [], "one of them");
     assert!(model.dialog.is_none(), "what it asks is not answered with what was typed for something else");
     assert_eq!(
-        model.event(ended(Job::List, &listed(&[(1, "alice")]))),
+        model.event(looked(&[(1, "alice")])),
         Some(Effect::Run(Job::Delete(id(2)))),
         "as it was chosen"
     );
@@ -68,19 +71,20 @@ fn what_is_typed_while_something_is_done_is_meant_for_nothing() {
     press(&mut model, "d");
     assert_eq!(press(&mut model, "dpfcbhrn/"), []);
     assert!(model.dialog.is_none());
-    assert_eq!(model.event(ended(Job::Delete(id(1)), "done")), Some(Effect::Run(Job::List)));
+    assert_eq!(model.event(ended(Job::Delete(id(1)), "done")), Some(Effect::Run(Job::Look)));
 }
 
 #[test]
 fn what_was_read_for_another_view_is_not_shown() {
     let mut model = model();
-    assert_eq!(press(&mut model, "b"), [Effect::Run(Job::Bin)]);
+    assert_eq!(press(&mut model, "h"), [Effect::Run(Job::Doctor)]);
     assert_eq!(model.key(Key::Esc), None);
-    assert_eq!(model.event(ended(Job::Bin, &listed(&[(9, "mallory")]))), Some(Effect::Run(Job::List)));
-    assert_eq!(model.lines(), 0);
-    assert!(model.is_unread());
-    model.event(ended(Job::List, &listed(&[(1, "alice")])));
-    assert_eq!(chosen(&model), Some("alice"));
+    assert_eq!(model.event(refused(Job::Doctor, Exit::NoTpm, "no TPM")), Some(Effect::Run(Job::Look)));
+    assert_eq!((model.trouble.as_deref(), model.lines()), (None, 3));
+    assert_eq!(press(&mut model, "b"), []);
+    assert_eq!(chosen(&model), Some("mallory"), "what is known is shown at once");
+    assert_eq!(model.event(looked(&[(1, "alice")])), Some(Effect::Run(Job::Look)));
+    assert_eq!((chosen(&model), model.lines()), (Some("mallory"), 1));
 }
 
 #[test]
@@ -88,11 +92,10 @@ fn the_same_passkey_stays_chosen_when_others_come_and_go() {
     let mut model = model();
     press(&mut model, "jr");
     assert_eq!(chosen(&model), Some("bob"));
-    model.event(ended(Job::List, &listed(&[(0, "zoe"), (1, "alice"), (2, "bob")])));
+    model.event(looked(&[(0, "zoe"), (1, "alice"), (2, "bob")]));
     assert_eq!(chosen(&model), Some("bob"));
-    model.event(ended(Job::Status, "{}"));
     press(&mut model, "r");
-    model.event(ended(Job::List, &listed(&[(0, "zoe")])));
+    model.event(looked(&[(0, "zoe")]));
     assert_eq!(chosen(&model), Some("zoe"));
 }
 
@@ -133,7 +136,7 @@ fn esc_and_ctrl_c_answer_no_question() {
         press(&mut model, "2718");
         assert_eq!(model.key(key), Some(Effect::Answer(None)));
         let event = refused(Job::Delete(id(1)), Exit::NotConfirmed, "passhold: cancelled\nNothing was done.");
-        assert_eq!(model.event(event), Some(Effect::Run(Job::List)));
+        assert_eq!(model.event(event), Some(Effect::Run(Job::Look)));
         assert_eq!(model.said, "cancelled. Nothing was done.");
         assert!(model.dialog.is_none());
     }
@@ -144,9 +147,8 @@ fn a_recovery_code_stays_until_it_was_read() {
     let mut model = model();
     press(&mut model, "c");
     let code = "Recovery code: AAAA\nWrite it down";
-    assert_eq!(model.event(ended(Job::RenewCode, code)), Some(Effect::Run(Job::List)));
-    model.event(ended(Job::List, "[]"));
-    model.event(ended(Job::Status, "{}"));
+    assert_eq!(model.event(ended(Job::RenewCode, code)), Some(Effect::Run(Job::Look)));
+    model.event(looked(&[]));
     press(&mut model, "qrd");
     assert!(matches!(&model.dialog, Some(Dialog::Said { text, .. }) if text.contains("AAAA")));
     press(&mut model, "\n");
@@ -183,9 +185,7 @@ fn who_leaves_while_something_is_done_leaves_when_it_is() {
 #[test]
 fn without_a_vault_one_can_be_made_and_nothing_else() {
     let (mut model, _) = Model::new();
-    let why = r#"{"error":{"message":"there is no vault","next":"Make one"}}"#;
-    model.event(refused(Job::List, Exit::NoVault, why));
-    model.event(refused(Job::Status, Exit::NoVault, why));
+    model.event(refused(Job::Look, Exit::NoVault, "passhold: there is no vault\nMake one"));
     assert_eq!(model.trouble.as_deref(), Some("there is no vault\nMake one"));
     assert_eq!(press(&mut model, "bpfcdn"), []);
     assert_eq!(press(&mut model, "s"), [Effect::Run(Job::SetUp)]);
@@ -194,11 +194,11 @@ fn without_a_vault_one_can_be_made_and_nothing_else() {
 #[test]
 fn what_makes_no_sense_is_told_and_ends_nothing() {
     let mut model = model();
-    press(&mut model, "r");
-    model.event(ended(Job::List, "<html>"));
+    press(&mut model, "h");
+    model.event(ended(Job::Doctor, "<html>"));
     assert!(model.trouble.as_ref().is_some_and(|why| why.starts_with("what was told makes no sense")));
     assert_eq!(press(&mut model, "d"), []);
-    press(&mut model, "h");
+    press(&mut model, "r");
     model.event(refused(Job::Doctor, Exit::NoTpm, "no TPM"));
     assert_eq!(model.trouble.as_deref(), Some("no TPM"));
 }
@@ -217,14 +217,10 @@ fn keys_that_are_shown_do_something() {
             };
             let mut model = self::model();
             if let Some(Effect::Run(job)) = press(&mut model, view).pop() {
-                let printed = if job == Job::Doctor {
-                    r#"{"findings":[{"id":"tpm","level":"ok","found":"it","why":"so","mend":null}]}"#
-                        .to_owned()
-                } else {
-                    listed(&[(1, "alice")])
-                };
-                model.event(ended(job, &printed));
-                model.event(ended(Job::Status, "{}"));
+                let finding =
+                    r#"{"findings":[{"id":"tpm","level":"ok","found":"it","why":"so","mend":null}]}"#;
+                let is_doctor = job == Job::Doctor;
+                model.event(if is_doctor { ended(job, finding) } else { looked(&[(1, "alice")]) });
             }
             let does = model.key(key).is_some() || model.dialog.is_some();
             assert!(does, "{key:?} in {view:?}");
