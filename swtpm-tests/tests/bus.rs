@@ -29,7 +29,7 @@ use swtpm_tests::{
     proxy::{Exchange, Fault, FaultKind, Proxy, Rewriter, command_name},
     rng,
 };
-use vault_core::{RecoveryCode, RecoverySecrets, UnlockError, keystore::KeyStore};
+use vault_core::{RecoveryCode, RecoverySecrets, TriesLeft, UnlockError, keystore::KeyStore};
 
 const SRK: u32 = 0x8100_0001;
 const NULL: u32 = 0x4000_0007;
@@ -686,6 +686,26 @@ fn a_wipe_is_not_done_because_the_bus_says_so() {
     let error = common::try_open(scene.dir(), &mut scene.tpm.key_store()).map(drop).unwrap_err();
     assert_eq!(kind_of(&error), "Erased");
     println!("bus: wipes under a lying bus: {answers:?}");
+}
+
+/// A chip on the bus that says that a PIN may be tried for ever.
+#[test]
+fn more_tries_than_there_are_is_not_believed() {
+    let scene = Scene::with_vault();
+    let proxy = Proxy::start(scene.tpm.port()).unwrap();
+    let told = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&told);
+    // TPMS_NV_PIN_COUNTER_PARAMETERS: count and limit.
+    let many = FaultKind::Rewrite(Arc::new(move |command, mut reply| {
+        if word(&command[6..]) == cc::NV_READ && reply.get(14..16) == Some(&[0, 8]) {
+            reply[20..24].fill(0xff);
+            *seen.lock().unwrap() += 1;
+        }
+        reply
+    }));
+    proxy.arm(Fault::continuous(0, many));
+    let left = open(scene.dir(), &mut key_store(&proxy.tcti())).tries_left().unwrap();
+    assert_eq!((left, *told.lock().unwrap()), (TriesLeft::ByTpm(8), 1));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::{
         Account, AccountId, Container, ContainerError, Deed, LastUse, Log, Refusal, Settings, State, Store,
         Subject,
     },
-    keystore::{KeyStore, KeyStoreError, Then, TpmKind, TpmStatus, UnlockedKeys},
+    keystore::{KeyStore, KeyStoreError, Then, TpmKind, TpmStatus, UnlockedKeys, WrongPins},
     pin::{PinMaterial, PinSecrets},
     text::kept,
     webauthn::{CreateRequest, GetRequest, RpId, User},
@@ -228,10 +228,12 @@ impl<'k> Vault<'k> {
         Ok(if self.store.wrong_pins() == 0 { None } else { Some(self.tries_left()?) })
     }
 
-    /// How many wrong PINs are still allowed.
+    /// How many wrong PINs are still allowed. What the TPM tells of it may have been changed on its way: more than there can be is
+    /// not believed.
     pub fn tries_left(&mut self) -> Result<TriesLeft, UnlockError> {
         let own = TriesLeft::ByPasshold(PIN_LIMIT.saturating_sub(self.store.wrong_pins()));
-        Ok(self.status()?.wrong_pins.map_or(own, |wrong| TriesLeft::ByTpm(wrong.left())))
+        let by_tpm = |wrong: WrongPins| TriesLeft::ByTpm(wrong.left().min(PIN_LIMIT));
+        Ok(self.status()?.wrong_pins.map_or(own, by_tpm))
     }
 
     /// What this vault's TPM is given of a PIN. Takes tens of milliseconds, on purpose.
