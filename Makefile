@@ -101,9 +101,11 @@ PROFILE ?= release
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BUILT := $(TARGET)/$(PROFILE:dev=debug)
 RELEASE_FLAGS := --remap-path-prefix=$(CURDIR)=passhold --remap-path-prefix=$(abspath $(TARGET))=target \
-	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
+	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo --cfg poly1305_backend="soft"
 
-release: export RUSTFLAGS = $(if $(filter release,$(PROFILE)),$(RELEASE_FLAGS))
+ifeq ($(PROFILE),release)
+release: export RUSTFLAGS = $(RELEASE_FLAGS)
+endif
 release:
 	@scripts/dependencies build
 	$(CARGO) build --profile $(PROFILE) --locked -p passhold -p daemon --bins
