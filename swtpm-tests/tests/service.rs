@@ -419,7 +419,8 @@ fn the_service_gets_no_file_but_the_commands_own() {
     let origin = Value::Map(origin.map(|(name, value): (&str, Value)| (name.into(), value)).into());
     let asks = ["Input", "VaultPart", "VaultIsTaken", "Plan"].map(Value::from);
     let standing = value(&json!({"tries": {"ByTpm": 8}, "kind": "firmware", "model": ""}));
-    let asks = asks.into_iter().chain([ask("Export", origin), ask("Gone", "".into()), ask("Overview", standing)]);
+    let asks =
+        asks.into_iter().chain([ask("Export", origin), ask("Gone", "".into()), ask("Overview", standing)]);
     for wanted in asks {
         let mut sent = Vec::new();
         let refused = list_of(|stream| {
