@@ -331,9 +331,10 @@ fn connect(path: &Path) -> Result<Connection, ContainerError> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // What was read is soon not needed any more: 256 KiB of it are kept, however large the file.
     db.execute_batch(
         "PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL; PRAGMA cell_size_check = ON;
-         PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;",
+         PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -256;",
     )?;
     Ok(db)
 }
