@@ -60,6 +60,8 @@ pub fn prepare_libtss2() {
         libc::mallopt(libc::M_PERTURB, 0x5a);
         // Otherwise it grows with the first such block that is freed, and those after it stay.
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+        // One heap for all threads: what one of them frees, another uses again.
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
     // SAFETY: the caller has started no other thread that could read the environment meanwhile.
     unsafe { std::env::set_var("TSS2_LOG", "all+NONE") };
