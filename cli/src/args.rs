@@ -56,7 +56,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "N")]
     pub pin_fd: Option<u32>,
 
-    /// Read the TPM's owner authorization from this file descriptor, one line (for setup, wipe, status)
+    /// Read the TPM's owner authorization from this file descriptor, one line; a command that needs it says so
     #[arg(long, global = true, value_name = "N")]
     pub owner_auth_fd: Option<u32>,
 }
