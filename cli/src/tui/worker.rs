@@ -224,8 +224,17 @@ mod tests {
 
     use clap::Parser;
     use passhold::Args;
+    use vault_core::{TriesLeft, keystore::TpmKind};
 
     use super::*;
+
+    #[test]
+    fn only_a_screen_shows_all_at_once() {
+        let mut local = Local::new(&Args::parse_from(["passhold", "tui"]).global).unwrap();
+        let standing = Standing { tries: TriesLeft::ByTpm(8), kind: TpmKind::Software, model: String::new() };
+        let text = local.overview(standing, Vec::new()).unwrap_err().render(false).1;
+        assert!(text.starts_with("passhold: tui takes a terminal of its own\n"), "{text}");
+    }
 
     fn desk() -> (Desk, Receiver<Event>, Sender<Answer>) {
         let global = Args::parse_from(["passhold", "tui"]).global;
