@@ -93,6 +93,7 @@ impl Vaults for DirVault {
         // In this order: whoever is let in finds the TPM's few places free.
         self.tpm.park();
         self.lock = None;
+        tpm_backend::trim_heap();
     }
 
     fn set_up(&mut self, pin: &PinMaterial) -> Result<(), VaultError> {

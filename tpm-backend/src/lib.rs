@@ -27,6 +27,6 @@ mod unlocked;
 
 pub use address::{Address, AddressError, Reach};
 pub use harden::{HardenError, LIMIT, RECOVERY};
-pub use raw::{hold_tcti, prepare_libtss2, prepare_process};
+pub use raw::{hold_tcti, prepare_libtss2, prepare_process, trim_heap};
 pub use survey::{Authorization, StorageRootKey, Survey};
 pub use tpm::Tpm;
