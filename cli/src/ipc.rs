@@ -414,7 +414,7 @@ fn unasked() -> Failure {
 
 fn endless() -> Failure {
     Failure::new(Exit::Unexpected, "passholdd has more to say than any vault holds")
-        .next("Nothing of it was shown. Do not use this passholdd.")
+        .next("Do not use this passholdd.")
 }
 
 fn gone(error: io::Error) -> Failure {

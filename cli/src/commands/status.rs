@@ -14,8 +14,8 @@ pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
     keys.tpm.status(None)?;
     let mut vault = app.open(&mut keys)?;
     let accounts = vault.accounts()?.len();
-    let left = vault.tries_left()?;
     let status = vault.status()?;
+    let left = vault.tries_by(&status);
     let lockout = status.lockout;
     let json = json!({
         "vault": app.dir,

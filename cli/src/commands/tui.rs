@@ -19,8 +19,8 @@ pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
     let mut keys = app.keys()?;
     let mut vault = app.open(&mut keys)?;
     let passkeys = vault.each(|id, account, last| Some(Entry::new(id, account, last)))?;
-    let tries = vault.tries_left()?;
     let status = vault.status()?;
+    let tries = vault.tries_by(&status);
     drop(vault);
     app.console.overview(Standing { tries, kind: status.kind, model: status.model }, passkeys)
 }

@@ -13,26 +13,6 @@ pub(super) struct Finding {
     pub(super) mend: Option<String>,
 }
 
-/// Why it was refused, as a command without `--json` says so.
-pub(super) fn refusal(text: &str) -> String {
-    #[derive(Deserialize)]
-    struct Refused {
-        error: Why,
-    }
-    #[derive(Deserialize)]
-    struct Why {
-        message: String,
-        next: Option<String>,
-    }
-    match serde_json::from_str(text) {
-        Ok(Refused { error: Why { message, next } }) => {
-            [Some(message), next].into_iter().flatten().collect::<Vec<_>>().join("\n")
-        }
-        // Not of our making.
-        Err(_) => text.to_owned(),
-    }
-}
-
 /// What was printed; a passholdd of another version may tell it otherwise.
 pub(super) fn findings(printed: &str) -> Result<Vec<Finding>, String> {
     #[derive(Deserialize)]

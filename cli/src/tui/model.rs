@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{
     dialog::{Dialog, Typed},
-    json::{Finding, findings, refusal},
+    json::{Finding, findings},
     worker::{Answer, Event, Job, Outcome},
 };
 
@@ -276,8 +276,9 @@ impl Model {
         }
         if *job == Job::Doctor {
             // It ends with an error where it has found something.
-            let is_refused = outcome.printed.is_empty() && !outcome.refused.is_empty();
-            let found = if is_refused { Err(refusal(&outcome.refused)) } else { findings(&outcome.printed) };
+            let is_refused = outcome.printed.is_empty();
+            let found =
+                if is_refused { Err(why_refused(&outcome).to_owned()) } else { findings(&outcome.printed) };
             (self.findings, self.trouble) =
                 found.map_or_else(|e| (Vec::new(), Some(e)), |found| (found, None));
             return;

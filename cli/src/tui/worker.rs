@@ -152,7 +152,7 @@ impl Desk {
     fn run(&mut self, runner: &Runner, job: &Job) -> Outcome {
         match runner.run(job.command(), self) {
             Ok(code) => self.outcome.code = code,
-            Err(failure) => (self.outcome.code, self.outcome.refused) = failure.render(*job == Job::Doctor),
+            Err(failure) => (self.outcome.code, self.outcome.refused) = failure.render(false),
         }
         std::mem::take(&mut self.outcome)
     }

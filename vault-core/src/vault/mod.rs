@@ -22,7 +22,7 @@ use crate::{
         Account, AccountId, Container, ContainerError, Deed, LastUse, Log, Refusal, Settings, State, Store,
         Subject,
     },
-    keystore::{KeyStore, KeyStoreError, Then, TpmKind, TpmStatus, UnlockedKeys, WrongPins},
+    keystore::{KeyStore, KeyStoreError, Then, TpmKind, TpmStatus, UnlockedKeys},
     pin::{PinMaterial, PinSecrets},
     text::kept,
     webauthn::{CreateRequest, GetRequest, RpId, User},
@@ -228,12 +228,17 @@ impl<'k> Vault<'k> {
         Ok(if self.store.wrong_pins() == 0 { None } else { Some(self.tries_left()?) })
     }
 
-    /// How many wrong PINs are still allowed. What the TPM tells of it may have been changed on its way: more than there can be is
-    /// not believed.
+    /// How many wrong PINs are still allowed.
     pub fn tries_left(&mut self) -> Result<TriesLeft, UnlockError> {
+        let status = self.status()?;
+        Ok(self.tries_by(&status))
+    }
+
+    /// The same, as this status tells it. It may have been changed on its way: more than there can be is not believed.
+    #[must_use]
+    pub fn tries_by(&self, status: &TpmStatus) -> TriesLeft {
         let own = TriesLeft::ByPasshold(PIN_LIMIT.saturating_sub(self.store.wrong_pins()));
-        let by_tpm = |wrong: WrongPins| TriesLeft::ByTpm(wrong.left().min(PIN_LIMIT));
-        Ok(self.status()?.wrong_pins.map_or(own, by_tpm))
+        status.wrong_pins.map_or(own, |wrong| TriesLeft::ByTpm(wrong.left().min(PIN_LIMIT)))
     }
 
     /// What this vault's TPM is given of a PIN. Takes tens of milliseconds, on purpose.
