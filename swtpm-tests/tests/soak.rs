@@ -1,5 +1,5 @@
-//! One daemon, many operations, and a fault at every hundredth TPM command: it goes on, grows by nothing, and leaves nothing open
-//! or loaded; and what it acknowledged is there.
+//! One daemon, a million operations, and a fault at every hundredth TPM command: it goes on, grows by nothing, and leaves nothing
+//! open or loaded; and what it acknowledged is there.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,8 +15,10 @@ mod platform;
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration, time::Instant};
 
+use ciborium::Value;
 use common::Wire;
-use platform::site::{Answer, MAKE, MANAGE, Passkey, Refusal, SIGN, Site, status};
+use platform::site::{Answer, MAKE, MANAGE, Passkey, RP, Refusal, SIGN, Site, status};
+use platform::{client_pin, encoded, map};
 use swtpm_tests::{
     Device, Dice, HidClient, PIN, Passhold, TestTpm,
     proxy::{Fault, FaultKind, Proxy},
@@ -28,6 +30,9 @@ const ONE_IN: usize = 100;
 
 /// What allocators and caches may differ by between two moments, in KiB.
 const SLACK: usize = 1024;
+
+/// Of so many operations one takes the PIN and the TPM, and 60 ms. The others are what platforms ask all the time, and should not.
+const ONE_TAKES_THE_TPM: usize = 50;
 
 /// More passkeys than that are not kept: it is operations that must not add up.
 const MOST: usize = 12;
@@ -49,12 +54,16 @@ struct Soak {
     pins: Vec<String>,
     made: usize,
     faults: usize,
+    chats: usize,
     outcomes: BTreeMap<String, usize>,
 }
 
 impl Soak {
-    /// One operation, disturbed or not.
+    /// One operation that takes the TPM, disturbed or not, and those around it.
     fn step(&mut self) {
+        for _ in 1..ONE_TAKES_THE_TPM {
+            self.chat();
+        }
         self.settle_pin();
         self.arm();
         let pin = self.pins[0].clone();
@@ -81,6 +90,27 @@ impl Soak {
         // What was not disturbed is done, unless its passkey had gone or its PIN was not known for sure.
         assert!(faulted || outcome == "done" || outcome == "0x2e", "{name}: {outcome} without a fault");
         *self.outcomes.entry(format!("{name}: {outcome}")).or_default() += 1;
+    }
+
+    /// What needs neither the PIN nor the TPM; each has one answer.
+    fn chat(&mut self) {
+        let ping = vec![0xa5; self.dice.below(7610)];
+        let request = |command: u8, parameters: &Value| [&[command][..], &encoded(parameters)].concat();
+        let site = [(1, RP.into()), (2, vec![7; 32].into())].map(|(key, value)| (key.into(), value));
+        let forged = [(6, vec![0; 32].into()), (7, 2.into())].map(|(key, value)| (key.into(), value));
+        let (command, data, answer) = match self.dice.below(8) {
+            0 => (0x01, ping.clone(), &ping[..]),
+            1 => (0x10, vec![0x04], &[0][..]),
+            2 => (0x10, request(0x06, &client_pin(2, 2)), &[0][..]),
+            3 => (0x10, vec![0x7f], &[0x01][..]),
+            4 => (0x10, vec![0x01, 0xa4, 0x01], &[0x12][..]),
+            5 => (0x10, request(0x01, &map([])), &[0x14][..]),
+            6 => (0x10, request(0x02, &Value::Map([site, forged].concat())), &[status::PIN_AUTH_INVALID][..]),
+            _ => (0x03, vec![], &[0x01][..]),
+        };
+        let (kind, answered) = self.site.hid().call(command, &data);
+        assert!(answered.starts_with(answer), "{command:#04x} {data:02x?}: {kind:#04x} {answered:02x?}");
+        self.chats += 1;
     }
 
     /// Each command is disturbed with the same chance, whichever were before it.
@@ -206,9 +236,9 @@ fn a_daemon_in_use_with_one_fault_in_a_hundred_commands_neither_grows_nor_leaves
         pins: vec![PIN.to_owned()],
         made: 0,
         faults: 0,
+        chats: 0,
         outcomes: BTreeMap::new(),
     };
-    // A million operations at 15 ms to 100 ms of TPM time each would take a day; twenty thousand show the same slope.
     let total = scale(300, 20_000);
     let began = Instant::now();
     (0..total / 3).for_each(|_| soak.step());
@@ -229,8 +259,9 @@ fn a_daemon_in_use_with_one_fault_in_a_hundred_commands_neither_grows_nor_leaves
     let end = soak.usage();
     assert_eq!(Wire::new(tpm.port()).loaded(), [0_u32; 0], "loaded in the TPM");
     println!(
-        "soak: {total} operations in {:?}, {} disturbed; {} passkeys made, {} left, all sign; VmRSS {} KiB warm, {} KiB at the end; \
+        "soak: {} operations in {:?}, {total} with the TPM, {} of these disturbed; {} passkeys made, {} left, all sign; VmRSS {} KiB warm, {} KiB at the end; \
          {} descriptors, {} at the end; lockout counter {}",
+        total + soak.chats,
         began.elapsed(),
         soak.faults,
         soak.made,

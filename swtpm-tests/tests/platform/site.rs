@@ -85,6 +85,10 @@ impl Site {
         Self(HidClient::connect(socket))
     }
 
+    pub(crate) const fn hid(&self) -> &HidClient {
+        &self.0
+    }
+
     pub(crate) fn call(&self, command: u8, parameters: &Value) -> Answer<Value> {
         self.raw(&[&[command][..], &encoded(parameters)].concat())
     }
