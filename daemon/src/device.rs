@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use ctap::hid::{Hid, Output, Transaction};
+use ctap::{
+    Status,
+    hid::{Hid, Output, Transaction},
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -84,7 +87,9 @@ pub(crate) fn run(mut transport: Transport, worker: &Worker, ends: &[End<'_>]) -
                     current = Some((transaction, worker.answer(transaction, request)?));
                 }
                 Output::Cancel(transaction) => {
-                    waiting.take_if(|(waits, _)| *waits == transaction);
+                    if waiting.take_if(|(waits, _)| *waits == transaction).is_some() {
+                        hid.reply(transaction, &[Status::KeepaliveCancel.code()]);
+                    }
                     if let Some((_, cancelled)) = current.as_ref().filter(|(t, _)| *t == transaction) {
                         cancelled.raise();
                     }

@@ -3,6 +3,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
+use ctap::Status;
 use swtpm_tests::{Device, HidClient, PIN, Program, Scene};
 
 /// Starts a second daemon on the path and returns what it says as it ends.
@@ -39,6 +40,25 @@ fn the_socket_of_a_killed_daemon_gives_way() {
     let mut device = Device::start(scene.dir(), &scene.tpm.tcti(), PIN);
     device.restart();
     drop(HidClient::connect(&device.socket()));
+}
+
+/// A request that waits for the end of one that was given up is taken back like any other: its channel is free at once.
+#[test]
+fn a_request_that_waits_its_turn_is_taken_back() {
+    let scene = Scene::with_vault();
+    let device = Device::start(scene.dir(), &scene.tpm.tcti(), PIN);
+    let (client, other) = (HidClient::connect(&device.socket()), HidClient::connect(&device.socket()));
+    // Somebody has the vault, so the first is at work until he lets go.
+    let busy = vault_core::container::Container::open(scene.dir()).unwrap();
+    client.send(0x10, &[0x06, 0xa2, 0x01, 0x01, 0x02, 0x01]);
+    client.send(0x06, b"a nonce!");
+    while client.receive().0 != 0x06 {}
+    client.send(0x10, &[0x04]);
+    client.send(0x11, &[]);
+    let answer = std::iter::repeat_with(|| client.receive()).find(|(command, _)| *command != 0x3b).unwrap();
+    assert_eq!(answer, (0x10, vec![Status::KeepaliveCancel.code()]));
+    drop(busy);
+    assert_eq!(other.call(0x10, &[0x04]).1[0], 0);
 }
 
 /// INIT gives a channel up at once, while the request before is still at work: what piles up is bounded.
