@@ -288,6 +288,14 @@ fn what_logind_says_of_the_screen_and_of_sleep_ends_every_proof_of_the_pin() {
         ("/org/freedesktop/login1/session/_32: org.freedesktop.login1.Session.Unlock ()", false),
         ("/org/freedesktop/login1: org.freedesktop.login1.Manager.PrepareForSleep (false,)", false),
         ("/org/freedesktop/login1/session/_32: org.freedesktop.login1.Session.Lock ()", true),
+        (
+            "/org/freedesktop/login1/session/_32: org.freedesktop.DBus.Properties.PropertiesChanged ('org.freedesktop.login1.Session', {'LockedHint': <false>}, @as [])",
+            false,
+        ),
+        (
+            "/org/freedesktop/login1/session/_32: org.freedesktop.DBus.Properties.PropertiesChanged ('org.freedesktop.login1.Session', {'LockedHint': <true>}, @as [])",
+            true,
+        ),
         ("/org/freedesktop/login1: org.freedesktop.login1.Manager.PrepareForSleep (true,)", true),
     ];
     for (line, locks) in lines {

@@ -6,9 +6,13 @@ use std::{
     thread,
 };
 
-/// As gdbus prints them: any session's, which is this user's or somebody else's before the same screen.
-const SIGNALS: [&str; 2] =
-    ["org.freedesktop.login1.Session.Lock ()", "org.freedesktop.login1.Manager.PrepareForSleep (true,)"];
+/// As gdbus prints them: any session's, which is this user's or somebody else's before the same screen. A desktop that locks by
+/// itself asks for no lock, and sets a hint.
+const SIGNALS: [&str; 3] = [
+    " org.freedesktop.login1.Session.Lock ()",
+    " org.freedesktop.login1.Manager.PrepareForSleep (true,)",
+    "'LockedHint': <true>",
+];
 
 /// Does this each time. Without gdbus it is said once that nothing is noticed.
 pub(super) fn watch(lock: impl Fn() + Send + 'static) -> io::Result<()> {
@@ -16,7 +20,7 @@ pub(super) fn watch(lock: impl Fn() + Send + 'static) -> io::Result<()> {
         let why = match lines() {
             Ok(lines) => {
                 for line in lines.map_while(Result::ok) {
-                    if SIGNALS.iter().any(|signal| line.ends_with(signal)) {
+                    if SIGNALS.iter().any(|signal| line.contains(signal)) {
                         lock();
                     }
                 }
