@@ -63,8 +63,8 @@ pub struct Env<'e> {
     pub person: &'e mut dyn Person,
     /// Randomness.
     pub rng: &'e mut dyn CryptoRng,
-    /// Time since some moment in the past; it never goes back.
-    pub now: Duration,
+    /// Tells the time since some moment in the past; it never goes back, and goes on while a person thinks.
+    pub clock: &'e dyn Fn() -> Duration,
     /// Seconds since 1970.
     pub unix_time: u64,
     /// Told what a status code cannot say.
@@ -95,9 +95,21 @@ impl Authenticator {
         Self { policy, agreement, token: None, last_known: Demands::default(), wrong_in_a_row: 0, next: None }
     }
 
+    /// The same, where only its device was taken away and comes again: whoever could do that would have three more tries.
+    #[must_use]
+    pub fn after(self, wrong_in_a_row: u8) -> Self {
+        Self { wrong_in_a_row, ..self }
+    }
+
+    /// How many wrong PINs there were since the last right one, and since it was started.
+    #[must_use]
+    pub fn wrong_in_a_row(&self) -> u8 {
+        self.wrong_in_a_row
+    }
+
     /// Answers a request: a command byte and its parameters in, a status byte and what it yields out.
     pub fn answer(&mut self, request: &[u8], env: &mut Env<'_>) -> Vec<u8> {
-        self.forget_expired(env.now);
+        self.forget_expired(env.now());
         let (status, value) = match self.dispatch(request, env) {
             Ok(value) => (Status::Ok, value),
             Err(failure) => {
@@ -220,6 +232,11 @@ impl Authenticator {
 }
 
 impl Env<'_> {
+    /// The time.
+    pub(crate) fn now(&self) -> Duration {
+        (self.clock)()
+    }
+
     /// Whom to ask. Nobody else waits for the vault while a person thinks.
     fn asking(&mut self) -> &mut dyn Person {
         if !self.person.answers_at_once() {

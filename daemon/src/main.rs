@@ -17,10 +17,7 @@ use clap::Parser;
 use passhold::ipc;
 use rustix::{fs::Mode, io::Errno, net::SocketType, process::getuid};
 use tpm_backend::{Address, Tpm};
-use vault_core::{
-    keystore::{KeyStore, TpmKind},
-    pin::PinPolicy,
-};
+use vault_core::{keystore::KeyStore, pin::PinPolicy};
 
 use crate::{
     args::Args,
@@ -58,12 +55,12 @@ fn run() -> Result<()> {
         let path = args.socket.unwrap_or_else(|| ipc::SYSTEM_SOCKET.into());
         let listener = listen(&path, Mode::from_raw_mode(0o666))?;
         let address: Address = args.tpm.parse().map_err(Failure::Address)?;
-        let kind = Tpm::new(address.clone()).status(None).map_err(Failure::Tpm)?.kind;
+        let simulated = Tpm::new(address.clone()).status(None).map_err(Failure::Tpm)?.simulated;
         let sandbox = Sandbox::new(&Needs {
             folder: &args.state,
             sockets: [None, Some(&path)],
             address: &address,
-            software: kind == TpmKind::Software,
+            simulated,
             service: true,
             devices: Some(&args.hid),
         })?;
@@ -85,12 +82,12 @@ fn run() -> Result<()> {
         folder: &dir,
         sockets: [args.hid.path(), args.socket.as_deref()],
         address: vaults.tpm_address(),
-        software: vaults.is_software(),
+        simulated: vaults.is_simulated(),
         service: listener.is_some(),
         devices: None,
     })?;
     sandbox.restrict_files()?;
-    let worker = worker::Worker::start(vaults, prompt, policy)?;
+    let worker = worker::Worker::start(vaults, prompt, policy, Arc::default())?;
     let locker = worker.locker();
     device::at_lock_signal(move || locker.lock())?;
     if let Some(listener) = listener {

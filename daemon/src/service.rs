@@ -7,7 +7,7 @@ use std::{
     net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::AtomicU8},
     thread,
     time::Duration,
 };
@@ -66,6 +66,8 @@ struct Peers {
     streams: BTreeMap<(u32, u64), UnixStream>,
     asking: BTreeMap<u32, u64>,
     lockers: BTreeMap<u32, Locker>,
+    /// How many wrong PINs in a row each user's device was given. They stay when it goes.
+    wrong_pins: BTreeMap<u32, Arc<AtomicU8>>,
 }
 
 /// One connection. Dropping it takes it out of the list.
@@ -205,7 +207,8 @@ impl Peer {
         let vaults = DirVault::open(self.vault(), &self.service.tpm)?;
         let transport = Transport::open(&hid.of(self.user), self.user)?;
         let gone = line.try_clone().map_err(Failure::Prompt)?;
-        let worker = Worker::start(vaults, Prompt::at(line)?, self.service.policy)?;
+        let wrong_pins = Arc::clone(self.service.peers().wrong_pins.entry(self.user.as_raw()).or_default());
+        let worker = Worker::start(vaults, Prompt::at(line)?, self.service.policy, wrong_pins)?;
         self.service.peers().lockers.insert(self.user.as_raw(), worker.locker());
         let ends = [End::Readable(&self.service.stop), End::HungUp(&gone)];
         let ended = device::run(transport, &worker, &ends);

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::{self, JoinHandle},
@@ -119,7 +119,13 @@ impl AsFd for Signal {
 }
 
 impl Worker {
-    pub(crate) fn start(vaults: DirVault, prompt: Prompt, policy: PinPolicy) -> Result<Self> {
+    /// `wrong_pins` is how many there were in a row, which outlives the device.
+    pub(crate) fn start(
+        vaults: DirVault,
+        prompt: Prompt,
+        policy: PinPolicy,
+        wrong_pins: Arc<AtomicU8>,
+    ) -> Result<Self> {
         let (tasks, todo) = channel();
         let (tell, told) = channel();
         let (news, started) = (Signal::new()?, Instant::now());
@@ -127,7 +133,7 @@ impl Worker {
         let desk = Desk { told: tell, winks: Arc::clone(&winks), news: news.clone() };
         let thread = thread::Builder::new()
             .name("authenticator".to_owned())
-            .spawn(move || work(vaults, prompt, policy, &todo, &desk, started))
+            .spawn(move || work(vaults, prompt, policy, &wrong_pins, &todo, &desk, started))
             .map_err(Failure::Thread)?;
         Ok(Self { tasks, winks, told, news, started, thread })
     }
@@ -164,12 +170,13 @@ fn work(
     mut vaults: DirVault,
     mut prompt: Prompt,
     policy: PinPolicy,
+    wrong_pins: &AtomicU8,
     todo: &Receiver<Task>,
     desk: &Desk,
     started: Instant,
 ) {
     let mut rng = UnwrapErr(SysRng);
-    let mut authenticator = Authenticator::new(policy, &mut rng);
+    let mut authenticator = Authenticator::new(policy, &mut rng).after(wrong_pins.load(Ordering::Relaxed));
     let mut ready_until = None;
     loop {
         let deadline = authenticator.deadline().into_iter().chain(ready_until).min();
@@ -211,11 +218,12 @@ fn work(
                 vaults: &mut vaults,
                 person: &mut Asked { prompt: &mut prompt, desk, job: &job },
                 rng: &mut rng,
-                now: started.elapsed(),
+                clock: &|| started.elapsed(),
                 unix_time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
                 report: &crate::report,
             },
         );
+        wrong_pins.store(authenticator.wrong_in_a_row(), Ordering::Relaxed);
         desk.tell(Told::Reply(job.transaction, reply));
         let now = started.elapsed();
         ready_until = authenticator.expects_more().then(|| ready_until.unwrap_or(now + READY));

@@ -19,7 +19,7 @@ use std::{
 };
 
 use ciborium::Value;
-use platform::site::Site;
+use platform::site::{SIGN, Site};
 use serde_json::json;
 use swtpm_tests::{Call, HidClient, PIN, Passhold, Program, Run, TestTpm, creation_options, request_options};
 use tempfile::TempDir;
@@ -261,6 +261,30 @@ fn a_user_has_a_device_while_somebody_asks_him_and_it_is_his_alone() {
     eventually("and comes again", || system.hid(ALICE).exists());
     again.kill().unwrap();
     again.wait().unwrap();
+}
+
+/// §6.5.5.6: blocked until the daemon is started anew. Who asks is a process of the user's own, which anything of his can end.
+#[test]
+fn wrong_pins_in_a_row_are_counted_though_the_device_goes_and_comes() {
+    if !is_root() {
+        return;
+    }
+    let mut system = System::start();
+    system.call(0, &["setup"]).pin(PIN).run().expect_code(0);
+    let refusal = |system: &System, pin: &str| {
+        let mut asker = system.asker(0);
+        eventually("the device appears", || HidClient::answers(&system.hid(0)));
+        let token = Site::at(&system.hid(0)).token(pin, SIGN);
+        asker.kill().unwrap();
+        asker.wait().unwrap();
+        eventually("it goes", || !system.hid(0).exists());
+        token.err().map(|why| format!("{why:?}"))
+    };
+    let said = ["000001", "000002", "000003", PIN].map(|pin| refusal(&system, pin).unwrap());
+    assert_eq!(said, ["Status(49)", "Status(49)", "Status(52)", "Status(52)"]);
+    system.restart();
+    assert_eq!(refusal(&system, PIN), None);
+    assert_eq!(refusal(&system, "000001").unwrap(), "Status(49)", "and the right one starts the count anew");
 }
 
 #[test]
