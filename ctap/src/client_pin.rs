@@ -163,7 +163,8 @@ fn token_using_pin(
         not_blocked(authenticator, env)?;
         // Nobody agrees in vain: a PIN that must be changed is good for nothing else.
         if !env.settings()?.demand_pin_change(authenticator.policy, env.unix_time) {
-            env.confirm(&Ask::Unlock { rp_id: scope.1.as_ref(), permissions: scope.0 })?;
+            let (permissions, rp_id) = &scope;
+            env.confirm(&Ask::Unlock { rp_id: rp_id.as_ref(), permissions: *permissions, accounts: &[] })?;
         }
     }
     token_for_pin(authenticator, request, scope, env)
@@ -208,7 +209,12 @@ fn token_using_uv(
     if let Some(rp_id) = rp_id.as_ref().filter(|_| permissions.contain(Permissions::MAKE_CREDENTIAL)) {
         env.rule_on(rp_id)?;
     }
-    let ask = Ask::Unlock { rp_id: rp_id.as_ref(), permissions };
+    let signs_in = rp_id.as_ref().filter(|_| permissions.contain(Permissions::GET_ASSERTION));
+    let accounts = match signs_in {
+        Some(rp_id) => env.vaults.open()?.accounts_of(rp_id)?,
+        None => Vec::new(),
+    };
+    let ask = Ask::Unlock { rp_id: rp_id.as_ref(), permissions, accounts: &accounts };
     let verification =
         verification::by_prompt(&ask, authenticator.policy, env).map_err(|error| match error {
             UvError::Declined(declined) => declined.into(),
@@ -237,7 +243,7 @@ fn give_token(
     }
     // A new passkey is confirmed with its account's name, which nobody has said yet.
     let present: Option<UserPresent> = present.filter(|_| !scope.0.contain(Permissions::MAKE_CREDENTIAL));
-    let token = Token::begin(shared.protocol(), unlock, scope, present, env.now, env.rng);
+    let token = Token::begin(shared.protocol(), unlock, scope, present, env.now(), env.rng);
     let encrypted = shared.encrypt(slice::from_ref(&token.value), env.rng);
     authenticator.token = Some(token);
     Ok(map([(0x02, bytes(encrypted))]))

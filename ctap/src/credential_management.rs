@@ -174,7 +174,7 @@ fn relying_party(mut rest: vec::IntoIter<Account>, total: Option<usize>, env: &m
         (0x04, bytes(rp_id.hash())),
         (0x05, total.and_then(uint)),
     ]);
-    Ok((Some(reply), more(Rest::RelyingParties(rest), env.now)))
+    Ok((Some(reply), more(Rest::RelyingParties(rest), env.now())))
 }
 
 /// The next credential (§6.8.4).
@@ -190,7 +190,7 @@ fn credential(mut rest: vec::IntoIter<Account>, total: Option<usize>, env: &mut 
         (0x0b, account.extras.large_blob_key.as_ref().and_then(|key| bytes(key.0))),
         (0x0c, Some(account.extras.third_party_payment.into())),
     ]);
-    Ok((Some(reply), more(Rest::Credentials(rest), env.now)))
+    Ok((Some(reply), more(Rest::Credentials(rest), env.now())))
 }
 
 fn more(rest: Rest, now: Duration) -> Option<Listing> {

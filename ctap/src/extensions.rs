@@ -105,10 +105,9 @@ impl OnMake {
         let blob = self.blob.as_ref().filter(|blob| discoverable && blob.len() <= Extras::MAX_BLOB).cloned();
         let prf = if self.hmac_secret == Some(true) { Some(unlocked.create_prf(takes)?) } else { None };
         let secrets = match (&prf, self.hmac_secret_mc) {
-            (Some(prf), Some(asked)) if takes == Takes::Pin => {
-                Some(asked.answer(authenticator, &mut |salts| Ok(unlocked.prf(prf, salts)?), rng)?)
+            (Some(prf), Some(asked)) => {
+                Some(asked.answer(authenticator, &mut |salts| Ok(unlocked.prf(takes, prf, salts)?), rng)?)
             }
-            // §12.8: without user verification there is none yet.
             _ => None,
         };
         let told_min = self.min_pin_length && settings.min_pin_length_rp_ids.contains(rp_id);

@@ -5,7 +5,7 @@ use vault_core::{
     WantedAssertion,
     container::{Account, AccountId, Takes},
     pin::PinSecrets,
-    webauthn::{ClientDataHash, Protection, RpId, UserPresent},
+    webauthn::{ClientDataHash, RpId, UserPresent},
 };
 
 use crate::{
@@ -71,15 +71,11 @@ impl Request {
         self.options.up != Some(false)
     }
 
-    /// Steps 7.1 to 7.4. What takes the PIN is not found by a silent question without it.
+    /// Steps 7.1 to 7.4. What takes the PIN is not found by a silent question without it; what takes presence alone is never
+    /// discoverable (§6.1.2 step 7) nor of level 3.
     fn allows(&self, account: &Account) -> bool {
         let named = |list: &Vec<Vec<u8>>| list.iter().any(|id| id == account.credential_id.as_bytes());
-        let protected = match (account.takes, account.protection) {
-            (Takes::Pin, _) => !self.asks_for_uv() && !self.up(),
-            (Takes::Presence, Protection::Optional) => false,
-            (Takes::Presence, Protection::OptionalWithList) => !self.asks_for_uv() && self.allow.is_none(),
-            (Takes::Presence, Protection::Required) => !self.asks_for_uv(),
-        };
+        let protected = account.takes == Takes::Pin && !self.asks_for_uv() && !self.up();
         !protected && self.allow.as_ref().map_or(account.discoverable, named)
     }
 }
@@ -140,7 +136,7 @@ pub(crate) fn run(
     if up {
         // A silent question before this one has spent nothing.
         // Who brings no token is not vouched for by somebody else's.
-        let by_token = || request.auth.as_ref().and_then(|_| authenticator.take_presence(env.now));
+        let by_token = || request.auth.as_ref().and_then(|_| authenticator.take_presence(env.now()));
         present = chosen.or(confirmed).or_else(by_token);
         if present.is_none() {
             present = Some(env.presence(&Ask::SignIn { account })?);
@@ -155,7 +151,7 @@ pub(crate) fn run(
         client_data: request.client_data,
         extensions: request.extensions,
         unlock,
-        until: env.now,
+        until: env.now(),
     };
     sign(authenticator, series, present, (number, selected), env)
 }
@@ -229,7 +225,7 @@ fn sign(
         Takes::Pin => {
             let unlock = series.unlock.as_ref().ok_or(Status::PuatRequired)?;
             let mut unlocked = vault.unlock_with(unlock)?;
-            let mut prf = |key: &_, salts: &[_]| Ok(unlocked.prf(key, salts)?);
+            let mut prf = |key: &_, salts: &[_]| Ok(unlocked.prf(Takes::Pin, key, salts)?);
             let outputs = extensions.answer(&account, authenticator, &mut prf, env.rng)?;
             let wanted = WantedAssertion { rp_id, id, client_data, extensions: &outputs };
             unlocked.get_assertion(wanted, present, env.unix_time, env.rng)?
@@ -239,21 +235,14 @@ fn sign(
         (0x01, Some(parameters::descriptor(made.account.credential_id.as_bytes()))),
         (0x02, bytes(made.data.as_bytes())),
         (0x03, bytes(made.signature.to_der().as_bytes())),
-        (0x04, made.account.discoverable.then(|| user(&made.account))),
+        (0x04, made.account.discoverable.then(|| parameters::user_entity(&made.account))),
         (0x05, number.and_then(uint)),
         (0x06, (selected == Selected::ByPerson).then_some(true.into())),
         (0x07, series.extensions.large_blob_key(&made.account)),
     ]);
-    series.until = env.now + NEXT_WITHIN;
+    drop(vault);
+    series.until = env.now() + NEXT_WITHIN;
     Ok((reply, Some(series).filter(|series| !series.ids.is_empty())))
-}
-
-/// Step 13's user: names are told only where the user was verified.
-fn user(account: &Account) -> Value {
-    match account.takes {
-        Takes::Pin => parameters::user_entity(account),
-        Takes::Presence => map([("id", bytes(account.user_handle.as_bytes()))]),
-    }
 }
 
 /// Step 6.2.3.

@@ -61,7 +61,8 @@ pub(crate) fn run(authenticator: &mut Authenticator, env: &mut Env<'_>) -> Resul
         ("perCredMgmtRO", Some(true.into())),
         ("pinUvAuthToken", Some(true.into())),
         ("setMinPINLength", Some(true.into())),
-        // Whether the platform may leave it to us: our own prompt has the PIN then, and the passkey takes presence alone.
+        // Whether the platform may leave it to us where the passkey is not discoverable: our own prompt has the PIN then, and the
+        // passkey takes presence alone.
         ("makeCredUvNotRqd", Some((!always_uv).into())),
     ]);
     Ok(map([

@@ -94,7 +94,7 @@ fn write(
     let unlock = Rc::clone(&token.unlock);
     pending.so_far.extend(fragment);
     if pending.so_far.len() < pending.length {
-        pending.until = env.now + NEXT_WITHIN;
+        pending.until = env.now() + NEXT_WITHIN;
         return Ok((None, Some(pending)));
     }
     if pending.so_far.len() > pending.length {

@@ -76,6 +76,10 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
     if !protected {
         return Err(Status::PuatRequired.into());
     }
+    // Step 7: what nobody verified is not discoverable.
+    if discoverable && request.auth.is_none() && !uv && !env.settings()?.always_uv {
+        return Err(Status::PuatRequired.into());
+    }
     // Step 9.
     if request.enterprise {
         return Err(Status::InvalidParameter.into());
@@ -99,7 +103,7 @@ pub(crate) fn run(authenticator: &mut Authenticator, parameters: Map, env: &mut 
         Some(verification) => verification,
         None => verification::by_prompt(&ask, authenticator.policy, env).map_err(refusal)?,
     };
-    let by_token = || request.auth.as_ref().and_then(|_| authenticator.take_presence(env.now));
+    let by_token = || request.auth.as_ref().and_then(|_| authenticator.take_presence(env.now()));
     let present = present.or_else(by_token);
     // Step 12.
     let known = env.vaults.open()?.accounts_of(&request.rp_id)?;

@@ -1,6 +1,6 @@
 use vault_core::{
     Rule, TriesLeft,
-    container::Account,
+    container::{Account, AccountId},
     pin::Pin,
     webauthn::{RpId, User, UserPresent},
 };
@@ -30,6 +30,8 @@ pub enum Ask<'a> {
         rp_id: Option<&'a RpId>,
         /// To do what.
         permissions: Permissions,
+        /// The site's passkeys, if it is to sign in.
+        accounts: &'a [(AccountId, Account)],
     },
     /// Whether this is the authenticator that was meant; nothing is done with it.
     Select,

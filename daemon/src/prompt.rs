@@ -39,7 +39,7 @@ impl Prompt {
                 let (line, process) = PromptProcess::start(args.prompt == How::Tty)?;
                 Ok(Self::Line(line, Some(process)))
             }
-            How::Auto if !vaults.is_software() => Err(Failure::AutoWithRealTpm),
+            How::Auto if !vaults.is_simulated() => Err(Failure::AutoWithRealTpm),
             How::Auto => Ok(Self::Auto(args.pin_fd.map(auto::AutoPin::read).transpose()?)),
         }
     }

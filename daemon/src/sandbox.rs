@@ -31,7 +31,7 @@ pub(crate) struct Needs<'a> {
     /// The TPM.
     pub(crate) address: &'a Address,
     /// Whether that is a program.
-    pub(crate) software: bool,
+    pub(crate) simulated: bool,
     /// Whether it serves who connects, each on a thread.
     pub(crate) service: bool,
     /// What devices it makes once it runs, with their vaults' folders.
@@ -86,7 +86,7 @@ impl Sandbox {
 /// often may not lock this much: there it is a warning.
 fn lock_memory_of(needs: &Needs<'_>) -> Result<()> {
     match memory::lock() {
-        Err(e) if needs.software => {
+        Err(e) if needs.simulated => {
             crate::say(&format!("warning: the memory is not locked ({e}); it may be swapped out"));
             Ok(())
         }

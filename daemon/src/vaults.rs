@@ -7,7 +7,7 @@ use tpm_backend::{Address, Tpm, swtpm::Swtpm};
 use vault_core::{
     OpenError, Vault, VaultError,
     container::{Container, ContainerError, Lock},
-    keystore::{KeyStore, KeyStoreError, TpmKind},
+    keystore::{KeyStore, KeyStoreError, TpmKind, TpmStatus},
     pin::PinMaterial,
 };
 
@@ -22,6 +22,7 @@ pub(crate) struct DirVault {
     // Before the software TPM: what is loaded there is flushed first.
     tpm: Tpm,
     kind: TpmKind,
+    simulated: bool,
     /// Keeps others out while something is kept loaded in the TPM.
     lock: Option<Lock>,
     _swtpm: Option<Swtpm>,
@@ -40,14 +41,14 @@ impl DirVault {
         };
         let address = swtpm.as_ref().map_or_else(|| tpm.to_owned(), Swtpm::tcti);
         let mut tpm = Tpm::new(address.parse().map_err(Failure::Address)?).keeping();
-        let kind = tpm.status(None).map_err(Failure::Tpm)?.kind;
+        let TpmStatus { kind, simulated, .. } = tpm.status(None).map_err(Failure::Tpm)?;
         match vault_core::clear_remains(&dir, &mut tpm) {
             // A passhold that is at work there leaves no remains.
             Err(e) if !e.is_busy() => crate::report(&e),
             _ => {}
         }
         tpm.park();
-        Ok(Self { dir, tpm, kind, lock: None, _swtpm: swtpm })
+        Ok(Self { dir, tpm, kind, simulated, lock: None, _swtpm: swtpm })
     }
 
     /// Where the TPM is.
@@ -55,8 +56,9 @@ impl DirVault {
         self.tpm.address()
     }
 
-    pub(crate) fn is_software(&self) -> bool {
-        self.kind == TpmKind::Software
+    /// Whether the TPM is known to be a program.
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.simulated
     }
 
     fn container(&self) -> Result<Container, ContainerError> {

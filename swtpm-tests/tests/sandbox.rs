@@ -443,24 +443,44 @@ fn without_a_sandbox_it_ends_and_says_what_to_do() {
 fn a_hardware_tpms_daemon_does_not_run_in_memory_that_may_be_swapped_out() {
     let scene = Scene::with_vault();
     let proxy = Proxy::start(scene.tpm.port()).unwrap();
-    // TPM2_GetCapability: who made it.
-    let of_intel = Arc::new(|_: &[u8], reply: Vec<u8>| {
-        let maker = [0, 0, 1, 5, b'I', b'B', b'M', 0];
-        let at = reply.windows(maker.len()).position(|found| found == maker);
-        let mut reply = reply;
-        if let Some(at) = at {
-            reply[at + 4..at + 8].copy_from_slice(b"INTC");
-        }
-        reply
-    });
     let ended = |tcti: &str| {
         let ended = refused(&scene, tcti, "mlockall:error=ENOMEM");
         String::from_utf8(ended.stderr).unwrap()
     };
-    proxy.arm(Fault::continuous(0, FaultKind::Rewrite(of_intel)));
-    let complaint = ended(&proxy.tcti());
-    assert!(complaint.contains("set LimitMEMLOCK=infinity"), "{complaint}");
-    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    for maker in [*b"INTC", *b"????"] {
+        proxy.arm(made_by(maker));
+        let complaint = ended(&proxy.tcti());
+        assert!(complaint.contains("set LimitMEMLOCK=infinity"), "{complaint}");
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    }
+}
+
+#[test]
+fn a_tpm_that_is_not_known_to_be_a_program_is_not_used_without_asking() {
+    let scene = Scene::with_vault();
+    let proxy = Proxy::start(scene.tpm.port()).unwrap();
+    for maker in [*b"INTC", *b"IFX\0", *b"????"] {
+        proxy.arm(made_by(maker));
+        let mut daemon = Command::new(Program::Passholdd.path());
+        daemon.args(["--prompt", "auto", "--tpm", &proxy.tcti(), "--vault"]).arg(scene.dir());
+        daemon.arg("--hid").arg(format!("seqpacket:{}", scene.dir().join("hid").display()));
+        let ended = daemon.output().unwrap();
+        let complaint = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{complaint}");
+        assert!(complaint.contains("it is for software TPMs only"), "{complaint}");
+    }
+}
+
+/// The answers to TPM2_GetCapability say that the TPM was made by somebody else.
+fn made_by(maker: [u8; 4]) -> Fault {
+    let rewrite = move |_: &[u8], mut reply: Vec<u8>| {
+        let property = [0, 0, 1, 5, b'I', b'B', b'M', 0];
+        if let Some(at) = reply.windows(property.len()).position(|found| found == property) {
+            reply[at + 4..at + 8].copy_from_slice(&maker);
+        }
+        reply
+    };
+    Fault::continuous(0, FaultKind::Rewrite(Arc::new(rewrite)))
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::{
 /// A TPM's fixed and changing properties (`TPM_PT`, Part 2 §6.13).
 pub(crate) struct About {
     pub(crate) kind: TpmKind,
+    pub(crate) simulated: bool,
     pub(crate) model: String,
     pub(crate) lockout: Lockout,
     /// Whether it knows PIN FAIL indices: specification 1.38 or later.
@@ -32,8 +33,8 @@ pub(crate) fn status(link: &mut Link, owner_auth: Option<&Auth>) -> Result<TpmSt
 }
 
 impl From<About> for TpmStatus {
-    fn from(About { kind, model, lockout, .. }: About) -> Self {
-        Self { kind, model, wrong_pins: None, lockout }
+    fn from(About { kind, simulated, model, lockout, .. }: About) -> Self {
+        Self { kind, simulated, model, wrong_pins: None, lockout }
     }
 }
 
@@ -58,6 +59,7 @@ pub(crate) fn about(fixed: &[(u32, u32)], changing: &[(u32, u32)]) -> About {
     );
     About {
         kind: kind(&maker),
+        simulated: SIMULATORS.contains(&maker.as_str()),
         model: format!("{maker} {vendor}").trim().to_owned(),
         lockout: lockout(changing),
         counts_pins: value(fixed, PropertyTag::Revision) >= 138,
@@ -84,6 +86,9 @@ fn lockout(changing: &[(u32, u32)]) -> Lockout {
         recovery: Duration::from_secs(value(changing, PropertyTag::LockoutInterval).into()),
     }
 }
+
+/// Who makes programs and no chips: libtpms, which swtpm is made of, and Microsoft's reference code.
+const SIMULATORS: [&str; 2] = ["IBM", "MSFT"];
 
 /// By the manufacturer's id (TCG Vendor ID Registry §2). Whoever is not known is taken for software, so that
 /// no test key passes for one in hardware.

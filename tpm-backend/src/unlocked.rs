@@ -111,9 +111,17 @@ impl UnlockedKeys for UnlockedTpm<'_> {
         })
     }
 
-    fn prf(&mut self, key: &KeyBlob, salts: &[Secret]) -> Result<Vec<Secret>> {
-        let key = WrappedKey::from_blob(key)?;
+    fn prf(
+        &mut self,
+        presence: Option<&PresenceParent>,
+        key: &KeyBlob,
+        salts: &[Secret],
+    ) -> Result<Vec<Secret>> {
         self.on_link(|link| {
+            if let Some(parent) = presence {
+                return presence::prf(link, parent, key, salts);
+            }
+            let key = WrappedKey::from_blob(key)?;
             let v = link.v()?;
             let key = keys::load(link, v, key)?;
             let outputs = keys::prf(link, key, salts, |link| {

@@ -73,6 +73,8 @@ pub struct CreatedKey {
 pub struct TpmStatus {
     /// What kind of TPM this is.
     pub kind: TpmKind,
+    /// Whether it is known to be a program, by its maker. Of one that nobody knows neither this nor the contrary is known.
+    pub simulated: bool,
     /// Its maker and model, as it names itself.
     pub model: String,
     /// Wrong PINs counted and allowed; `None` where the TPM wants ownerAuth to tell.
@@ -231,7 +233,12 @@ pub trait UnlockedKeys {
     fn create_prf(&mut self, presence: Option<&PresenceParent>) -> Result<KeyBlob, KeyStoreError>;
 
     /// HMAC-SHA256 of each salt under such a key.
-    fn prf(&mut self, key: &KeyBlob, salts: &[Secret]) -> Result<Vec<Secret>, KeyStoreError>;
+    fn prf(
+        &mut self,
+        presence: Option<&PresenceParent>,
+        key: &KeyBlob,
+        salts: &[Secret],
+    ) -> Result<Vec<Secret>, KeyStoreError>;
 
     /// Makes the device remember `generation`.
     fn commit_generation(&mut self, generation: u64, then: Then) -> Result<(), KeyStoreError>;

@@ -69,7 +69,7 @@ fuzz_target!(|input: &[u8]| {
             vaults: &mut vaults,
             person: &mut Willing,
             rng: &mut rng,
-            now,
+            clock: &|| now,
             unix_time: 0,
             report: &|_| {},
         };

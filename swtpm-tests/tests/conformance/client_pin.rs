@@ -1,5 +1,7 @@
 //! §6.5.5.
 
+use std::time::Duration;
+
 use ciborium::Value;
 use ctap::{Declined, Status};
 use swtpm_tests::PIN;
@@ -307,6 +309,31 @@ fn permissions_that_are_not_defined_are_ignored() {
     }
 }
 
+/// §6.5.2.1: the time limits begin when the token does, and not when the request came that a person then thought about.
+#[test]
+fn a_person_who_takes_his_time_gets_a_token_that_lasts() {
+    let mut bench = Bench::new();
+    let platform = bench.platform(2);
+    bench.person.takes = Duration::from_secs(50);
+    let token = platform.token(&bench.ok(COMMAND, &platform.token_using_uv(0x04, None)));
+    bench.now += Duration::from_secs(29);
+    bench.ok(0x0a, &token.manage(&super::platform::manage(1, None)));
+}
+
+#[test]
+fn the_prompt_for_a_token_to_sign_in_knows_the_accounts() {
+    let mut bench = Bench::new();
+    bench.passkey("alice");
+    let platform = bench.platform(2);
+    for (permissions, rp_id, count) in
+        [(0x02, "example.org", 1), (0x02, "example.com", 0), (0x04, "example.org", 0)]
+    {
+        bench.person.asked.clear();
+        bench.ok(COMMAND, &platform.token_using_uv(permissions, Some(rp_id)));
+        assert_eq!(bench.person.asked[0].matches("Account {").count(), count, "{permissions} {rp_id}");
+    }
+}
+
 #[test]
 fn the_prompt_for_a_token_knows_its_permissions() {
     let mut bench = Bench::new();
@@ -315,7 +342,7 @@ fn the_prompt_for_a_token_knows_its_permissions() {
         bench.person.asked.clear();
         bench.ok(COMMAND, &platform.token_using_uv(permissions, Some("example.org")));
         let expected = format!(
-            "PIN Unlock {{ rp_id: Some(RpId(\"example.org\")), permissions: Permissions({permissions}) }}"
+            "PIN Unlock {{ rp_id: Some(RpId(\"example.org\")), permissions: Permissions({permissions}), accounts: [] }}"
         );
         assert_eq!(bench.person.asked, [expected]);
     }

@@ -27,7 +27,7 @@ mod platform;
 mod presence;
 mod rules;
 
-use std::{path::PathBuf, time::Duration};
+use std::{cell::Cell, path::PathBuf, rc::Rc, time::Duration};
 
 use ciborium::Value;
 use ctap::{Ask, Authenticator, Declined, Env, Person, Status, Vaults};
@@ -90,22 +90,32 @@ struct Told {
     answer: Result<(), Declined>,
     pin: &'static str,
     choice: usize,
+    /// How long each answer takes, and all have taken.
+    takes: Duration,
+    taken: Rc<Cell<Duration>>,
     asked: Vec<String>,
+}
+
+impl Told {
+    fn is_asked(&mut self, what: String) {
+        self.asked.push(what);
+        self.taken.set(self.taken.get() + self.takes);
+    }
 }
 
 impl Person for Told {
     fn confirm(&mut self, ask: &Ask<'_>) -> Result<UserPresent, Declined> {
-        self.asked.push(format!("confirm {ask:?}"));
+        self.is_asked(format!("confirm {ask:?}"));
         self.answer.map(|()| UserPresent::confirmed())
     }
 
     fn choose(&mut self, accounts: &[&Account]) -> Result<(usize, UserPresent), Declined> {
-        self.asked.push(format!("choose among {}", accounts.len()));
+        self.is_asked(format!("choose among {}", accounts.len()));
         self.answer.map(|()| (self.choice, UserPresent::confirmed()))
     }
 
     fn pin(&mut self, ask: &Ask<'_>, _: Option<TriesLeft>) -> Result<(Pin, UserPresent), Declined> {
-        self.asked.push(format!("PIN {ask:?}"));
+        self.is_asked(format!("PIN {ask:?}"));
         self.answer.map(|()| (Pin::new(self.pin).unwrap(), UserPresent::confirmed()))
     }
 }
@@ -126,7 +136,14 @@ impl Bench {
         Self {
             authenticator: Authenticator::new(PinPolicy::default(), &mut rng()),
             vault: Folder { dir: home.path().join("vault"), tpm: tpm.key_store() },
-            person: Told { answer: Ok(()), pin: PIN, choice: 0, asked: Vec::new() },
+            person: Told {
+                answer: Ok(()),
+                pin: PIN,
+                choice: 0,
+                takes: Duration::ZERO,
+                taken: Rc::default(),
+                asked: Vec::new(),
+            },
             now: Duration::from_secs(1000),
             tpm,
             _home: home,
@@ -140,14 +157,14 @@ impl Bench {
     }
 
     fn raw(&mut self, request: &[u8]) -> Vec<u8> {
-        let mut rng = rng();
+        let (mut rng, now, taken) = (rng(), self.now, Rc::clone(&self.person.taken));
         self.authenticator.answer(
             request,
             &mut Env {
                 vaults: &mut self.vault,
                 person: &mut self.person,
                 rng: &mut rng,
-                now: self.now,
+                clock: &|| now + taken.get(),
                 unix_time: 1_700_000_000,
                 report: &|error| println!("reported: {error:?}"),
             },

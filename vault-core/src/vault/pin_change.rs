@@ -101,7 +101,7 @@ impl Unlocked<'_> {
         };
         let salts =
             [&self.proven, new].map(|pin| secret_from(|out| out.copy_from_slice(pin.auth.expose_secret())));
-        for (tag, is_new) in self.keys.prf(&history.key, &salts)?.iter().zip([false, true]) {
+        for (tag, is_new) in self.keys.prf(None, &history.key, &salts)?.iter().zip([false, true]) {
             let tag = ByteArray::new(*tag.expose_secret());
             match history.tags.contains(&tag) {
                 true if is_new => return Err(CeremonyError::PinUsedBefore),

@@ -109,10 +109,7 @@ impl<'v> Unlocked<'v> {
             refused(store, Deed::Enrol, Refusal::Rule, Some(Subject::new(None, new.rp_id, &new.user.name)));
             return Err(forbidden);
         }
-        let parent = match new.takes {
-            Takes::Pin => None,
-            Takes::Presence => Some(presence_parent(store)?),
-        };
+        let parent = parent(store, new.takes)?;
         let key = keys.create_key(parent.as_ref())?;
         let id = CredentialId::random(rng);
         let (rp_id, kind, public) = (new.rp_id, store.kind(), &key.public);
@@ -156,19 +153,22 @@ impl<'v> Unlocked<'v> {
 
     /// Makes an HMAC key for [`Extras::prf`].
     pub fn create_prf(&mut self, takes: Takes) -> Result<KeyBlob, CeremonyError> {
-        let parent = match takes {
-            Takes::Pin => None,
-            Takes::Presence => Some(presence_parent(self.store)?),
-        };
+        let parent = parent(self.store, takes)?;
         Ok(self.keys.create_prf(parent.as_ref())?)
     }
 
     /// HMAC-SHA256 of each salt under such a key (CTAP 2.2 §12.7).
-    pub fn prf(&mut self, key: &KeyBlob, salts: &[Secret]) -> Result<Vec<Secret>, CeremonyError> {
+    pub fn prf(
+        &mut self,
+        takes: Takes,
+        key: &KeyBlob,
+        salts: &[Secret],
+    ) -> Result<Vec<Secret>, CeremonyError> {
         if self.store.settings()?.pin_change_due {
             return Err(CeremonyError::PinChangeDue);
         }
-        Ok(self.keys.prf(key, salts)?)
+        let parent = parent(self.store, takes)?;
+        Ok(self.keys.prf(parent.as_ref(), key, salts)?)
     }
 
     /// Signs in with a passkey (§6.3.3). Without `present` the assertion says that nobody confirmed. `now` is in seconds since
@@ -353,6 +353,13 @@ fn no_pin_change_due(
     }
     refused(store, deed, Refusal::PinChangeDue, Some(subject()));
     Err(CeremonyError::PinChangeDue)
+}
+
+fn parent(store: &Store, takes: Takes) -> Result<Option<PresenceParent>, CeremonyError> {
+    match takes {
+        Takes::Pin => Ok(None),
+        Takes::Presence => presence_parent(store).map(Some),
+    }
 }
 
 pub(super) fn presence_parent(store: &Store) -> Result<PresenceParent, CeremonyError> {
