@@ -156,6 +156,11 @@ fn a_rule_added_and_killed_at_any_call_holds_or_does_not() {
 }
 
 #[test]
+fn an_old_copy_let_in_and_killed_at_any_call_is_refused_or_let_in() {
+    killed_at_each_call(Operation::RestoreAccept, every());
+}
+
+#[test]
 fn a_wipe_killed_at_any_call_is_completed_or_never_began() {
     killed_at_each_call(Operation::Wipe, every());
 }
@@ -231,6 +236,11 @@ fn a_renewal_killed_at_random_leaves_one_code_in_force() {
 #[test]
 fn a_rule_added_and_killed_at_random_holds_or_does_not() {
     killed_at_random(Operation::AddRule);
+}
+
+#[test]
+fn an_old_copy_let_in_and_killed_at_random_is_refused_or_let_in() {
+    killed_at_random(Operation::RestoreAccept);
 }
 
 #[test]

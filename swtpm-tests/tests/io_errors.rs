@@ -183,6 +183,31 @@ fn a_pin_change_survives_failing_calls() {
 }
 
 #[test]
+fn undelete_survives_failing_calls() {
+    fails_at_each_call(Operation::Undelete, NONE);
+}
+
+#[test]
+fn emptying_the_bin_survives_failing_calls() {
+    fails_at_each_call(Operation::EmptyBin, NONE);
+}
+
+#[test]
+fn a_pin_reset_survives_failing_calls() {
+    fails_at_each_call(Operation::PinReset, NONE);
+}
+
+#[test]
+fn a_new_recovery_code_survives_failing_calls() {
+    fails_at_each_call(Operation::RecoveryRenew, NONE);
+}
+
+#[test]
+fn an_old_copy_that_is_let_in_survives_failing_calls() {
+    fails_at_each_call(Operation::RestoreAccept, NONE);
+}
+
+#[test]
 fn a_new_rule_survives_failing_calls() {
     fails_at_each_call(Operation::AddRule, NONE);
 }

@@ -41,10 +41,11 @@ pub(crate) enum Operation {
     PinReset,
     RecoveryRenew,
     AddRule,
+    RestoreAccept,
     Wipe,
 }
 
-pub(crate) const OPERATIONS: [Operation; 11] = [
+pub(crate) const OPERATIONS: [Operation; 12] = [
     Operation::Setup,
     Operation::Enroll,
     Operation::Delete,
@@ -55,6 +56,7 @@ pub(crate) const OPERATIONS: [Operation; 11] = [
     Operation::PinReset,
     Operation::RecoveryRenew,
     Operation::AddRule,
+    Operation::RestoreAccept,
     Operation::Wipe,
 ];
 
@@ -69,6 +71,8 @@ pub(crate) struct State {
     /// Whether the recovery code from before is in force.
     pub(crate) code: bool,
     pub(crate) rules: Vec<String>,
+    /// Whether the file is refused as an old copy.
+    pub(crate) is_old: bool,
 }
 
 impl Operation {
@@ -85,6 +89,7 @@ impl Operation {
             Self::PinReset => "pin reset".to_owned(),
             Self::RecoveryRenew => "recovery renew".to_owned(),
             Self::AddRule => "rules add never *.example.com".to_owned(),
+            Self::RestoreAccept => "restore accept".to_owned(),
             Self::Wipe => "wipe --yes".to_owned(),
         };
         line.split(' ').map(str::to_owned).collect()
@@ -103,13 +108,14 @@ impl Operation {
             bin.push(accounts.remove(0).0);
         }
         let rules = vec![RULE.to_owned()];
-        (self != Self::Setup).then(|| State { accounts, bin, pin: PIN.to_owned(), code: true, rules })
+        let is_old = self == Self::RestoreAccept;
+        (self != Self::Setup).then(|| State { accounts, bin, pin: PIN.to_owned(), code: true, rules, is_old })
     }
 
     pub(crate) fn after(self) -> Option<State> {
         let Some(mut state) = self.before() else {
             let (accounts, bin, rules) = (vec![], vec![], vec![]);
-            return Some(State { accounts, bin, pin: PIN.to_owned(), code: false, rules });
+            return Some(State { accounts, bin, pin: PIN.to_owned(), code: false, rules, is_old: false });
         };
         match self {
             Self::Enroll => state.accounts.push(("3".into(), "carol".into(), None)),
@@ -124,6 +130,7 @@ impl Operation {
             Self::PinReset => (state.pin, state.code) = (NEW_PIN.to_owned(), false),
             Self::RecoveryRenew => state.code = false,
             Self::AddRule => state.rules.push("never *.example.com".to_owned()),
+            Self::RestoreAccept => state.is_old = false,
             Self::Wipe => return None,
             Self::Setup => {}
         }
@@ -191,6 +198,16 @@ impl Bench {
             if operation.starts_with_a_bin() {
                 let alice = vault.accounts().unwrap()[0].0;
                 vault.unlock(&pin(PIN)).unwrap().delete(alice, 0, &mut rng()).unwrap();
+            }
+            drop(vault);
+            if operation == Operation::RestoreAccept {
+                let file = dir.join(VAULT_FILE);
+                let copy = fs::read(&file).unwrap();
+                let mut vault = Vault::open(&dir, &mut keys).unwrap();
+                let alice = vault.accounts().unwrap()[0].0;
+                vault.unlock(&pin(PIN)).unwrap().delete(alice, 0, &mut rng()).unwrap();
+                drop(vault);
+                fs::write(&file, copy).unwrap();
             }
         }
         fs::write(bench.path("options"), creation_options(SITE, "carol", "none")).unwrap();
@@ -317,10 +334,17 @@ impl Bench {
             };
             let (file, before) = (in_file(), in_tpm());
             // The highest bit says that a PIN change was cut short.
-            let behind = file - (before & !(1 << 63));
-            assert!(behind <= 1, "{}: the TPM is {behind} generations behind", self.point);
-            self.healed += usize::from(file != before);
+            let in_force = before & !(1 << 63);
+            assert!(file <= in_force + 1, "{}: the TPM is more than a generation behind", self.point);
+            let is_old = file < in_force;
             let mut vault = Vault::open(&dir, &mut keys).unwrap();
+            if is_old {
+                let refusal = vault.unlock(&pin(PIN)).map(drop).unwrap_err();
+                assert!(matches!(refusal, UnlockError::RolledBack { .. }), "{}: {refusal:?}", self.point);
+                vault.accept_old_copy(&pin(PIN), &mut rng()).unwrap();
+            } else {
+                self.healed += usize::from(file != before);
+            }
             let pin_now = match vault.unlock(&pin(PIN)) {
                 Ok(_) => PIN,
                 Err(UnlockError::WrongPin) => NEW_PIN,
@@ -345,7 +369,7 @@ impl Bench {
             }
             drop(vault);
             assert_eq!(in_tpm(), in_file(), "{}: file and TPM agree after an unlock", self.point);
-            State { accounts, bin, pin: pin_now.to_owned(), code, rules }
+            State { accounts, bin, pin: pin_now.to_owned(), code, rules, is_old }
         });
         if state.is_none() {
             // Whatever was left, there is room for a vault now.

@@ -7,6 +7,7 @@ pub(crate) mod relying_party;
 
 use std::{
     error::Error,
+    fs,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
 };
@@ -48,12 +49,17 @@ pub(crate) enum Operation {
     ResetPin,
     RenewCode,
     ChangeRule,
+    /// From the bin.
+    Undelete,
+    EmptyBin,
+    /// Of an old copy of the container.
+    Restore,
     Status,
     Wipe,
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Setup,
         Self::Open,
         Self::Heal,
@@ -66,6 +72,9 @@ impl Operation {
         Self::ResetPin,
         Self::RenewCode,
         Self::ChangeRule,
+        Self::Undelete,
+        Self::EmptyBin,
+        Self::Restore,
         Self::Status,
         Self::Wipe,
     ];
@@ -102,6 +111,8 @@ pub(crate) struct Lab {
     codes: [RecoveryCode; 2],
     /// What the one rule does, and what [`Operation::ChangeRule`] makes it do.
     rules: [RuleAction; 2],
+    /// What [`Operation::Undelete`] takes out of the bin.
+    binned: Option<AccountId>,
     challenges: u64,
 }
 
@@ -135,6 +146,7 @@ impl Lab {
             pins: ["271828", "314159"],
             codes: [(); 2].map(|()| RecoveryCode::random(&mut rng())),
             rules: [RuleAction::Ask, RuleAction::Never],
+            binned: None,
             challenges: 0,
         }
     }
@@ -200,8 +212,22 @@ impl Lab {
             Operation::Settle => self.cut_pin_change(),
             Operation::ResetPin | Operation::RenewCode => self.renew(keys, 0).unwrap(),
             Operation::ChangeRule => self.rule(keys, 0).unwrap(),
+            Operation::Undelete | Operation::EmptyBin => self.fill_bin(keys),
+            Operation::Restore => {
+                let file = self.dir().join("vault.db");
+                let copy = fs::read(&file).unwrap();
+                self.rule(keys, 1).unwrap();
+                fs::write(&file, copy).unwrap();
+            }
             _ => {}
         }
+    }
+
+    fn fill_bin(&mut self, keys: &mut Tpm) {
+        let passkey = self.enroll(keys, "none").unwrap();
+        let mut vault = Vault::open(self.dir(), keys).unwrap();
+        vault.unlock(&pin(self.pins[0])).unwrap().delete(passkey.id, 0, &mut rng()).unwrap();
+        self.binned = Some(passkey.id);
     }
 
     /// A PIN change that loses its power before it drops the old PIN's mask.
@@ -260,6 +286,19 @@ impl Lab {
             }
             Operation::ChangeRule => {
                 self.rule(keys, 1)?;
+                Done::Silently
+            }
+            Operation::Undelete => {
+                let mut vault = Vault::open(self.dir(), keys)?;
+                vault.unlock(&pin(self.pins[0]))?.undelete(self.binned.unwrap(), &mut rng())?;
+                Done::Silently
+            }
+            Operation::EmptyBin => {
+                Vault::open(self.dir(), keys)?.unlock(&pin(self.pins[0]))?.empty_bin()?;
+                Done::Silently
+            }
+            Operation::Restore => {
+                Vault::open(self.dir(), keys)?.accept_old_copy(&pin(self.pins[0]), &mut rng())?;
                 Done::Silently
             }
             Operation::Status => Done::Status(Vault::open(self.dir(), keys)?.status()?),
@@ -347,6 +386,9 @@ impl Lab {
         let expected: Vec<_> = self.passkeys.iter().map(|p| p.id).collect();
         let mut condition = match operation {
             _ if ids == expected => Condition::Same,
+            Operation::Undelete if [&expected[..], self.binned.as_slice()].concat() == ids => {
+                Condition::Changed
+            }
             Operation::EnrollNone | Operation::EnrollPacked
                 if ids[..ids.len() - 1] == expected && ids.len() == expected.len() + 1 =>
             {
@@ -383,9 +425,16 @@ impl Lab {
                     condition = Condition::Changed;
                     break;
                 }
+                Err(CeremonyOrUnlock::Unlock(UnlockError::RolledBack { .. }))
+                    if operation == Operation::Restore && done.is_none() =>
+                {
+                    vault.accept_old_copy(&pin(with_pin), &mut rng())?;
+                    assert_in(&mut vault, &newest, with_pin, &challenge)?;
+                    break;
+                }
                 other => {
                     other?;
-                    if *with_pin == self.pins[1] {
+                    if *with_pin == self.pins[1] || operation == Operation::Restore {
                         condition = Condition::Changed;
                     }
                     break;
@@ -410,6 +459,9 @@ impl Lab {
                 _ => {}
             }
         }
+        if operation == Operation::EmptyBin && vault.bin()?.is_empty() {
+            condition = Condition::Changed;
+        }
         if let Some(Done::Enrolled(passkey)) = done
             && (passkey.id, passkey.public) != (newest.id, newest.public)
         {
@@ -428,7 +480,8 @@ impl Lab {
         match (operation, condition) {
             (_, Condition::Same) => {}
             (_, Condition::Vacant) | (Operation::Setup, _) => self.passkeys.clear(),
-            (Operation::EnrollNone | Operation::EnrollPacked, _) => {
+            (Operation::EmptyBin | Operation::Restore, _) => {}
+            (Operation::EnrollNone | Operation::EnrollPacked | Operation::Undelete, _) => {
                 let vault = Vault::open(self.dir(), keys)?;
                 let (id, account) = vault.accounts()?.pop().ok_or("the new passkey is gone")?;
                 let public = account.public_key().ok_or("no public key")?;
