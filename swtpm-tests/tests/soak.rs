@@ -34,7 +34,7 @@ const SLACK: usize = 1024;
 /// Of so many operations one takes the PIN and the TPM, and 60 ms. The others are what platforms ask all the time, and should not.
 const ONE_TAKES_THE_TPM: usize = 50;
 
-/// More passkeys than that are not kept: it is operations that must not add up.
+/// More passkeys than that are not kept, here and in the bin: it is operations that must not add up.
 const MOST: usize = 12;
 
 /// A passkey that was acknowledged, and whether a delete that was not may have happened.
@@ -45,6 +45,7 @@ struct Known {
 }
 
 struct Soak {
+    passhold: Passhold,
     proxy: Proxy,
     site: Site,
     pid: u32,
@@ -53,6 +54,7 @@ struct Soak {
     /// More than one after a change that was not acknowledged.
     pins: Vec<String>,
     made: usize,
+    deletes: usize,
     faults: usize,
     chats: usize,
     outcomes: BTreeMap<String, usize>,
@@ -65,6 +67,10 @@ impl Soak {
             self.chat();
         }
         self.settle_pin();
+        if self.deletes == MOST {
+            self.empty_bin();
+            self.deletes = 0;
+        }
         self.arm();
         let pin = self.pins[0].clone();
         let operation = self.dice.below(100);
@@ -113,6 +119,11 @@ impl Soak {
         self.chats += 1;
     }
 
+    /// What was deleted, undisturbed.
+    fn empty_bin(&self) {
+        self.passhold.call(["empty-bin"]).pin(&self.pins[0]).run().expect_code(0);
+    }
+
     /// Each command is disturbed with the same chance, whichever were before it.
     fn arm(&mut self) {
         let at = (0..1000).find(|_| self.dice.below(ONE_IN) == 0).unwrap_or(1000);
@@ -155,6 +166,7 @@ impl Soak {
     }
 
     fn delete(&mut self, pin: &str, at: usize) -> Answer<()> {
+        self.deletes += 1;
         let token = self.site.token(pin, MANAGE)?;
         let deleted = self.site.delete(&token, &self.known[at].passkey.id);
         match deleted {
@@ -228,6 +240,7 @@ fn a_daemon_in_use_with_one_fault_in_a_hundred_commands_neither_grows_nor_leaves
     let proxy = Proxy::start(tpm.port()).unwrap();
     let device = Device::start(&passhold.vault(), &proxy.tcti(), PIN);
     let mut soak = Soak {
+        passhold,
         proxy,
         site: Site::connect(&device),
         pid: device.pid(),
@@ -235,6 +248,7 @@ fn a_daemon_in_use_with_one_fault_in_a_hundred_commands_neither_grows_nor_leaves
         known: Vec::new(),
         pins: vec![PIN.to_owned()],
         made: 0,
+        deletes: 0,
         faults: 0,
         chats: 0,
         outcomes: BTreeMap::new(),
