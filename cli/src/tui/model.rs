@@ -298,13 +298,13 @@ impl Model {
     fn tell(&mut self, outcome: &Outcome) {
         let is_cancelled = std::mem::take(&mut self.is_cancelled);
         let since = self.answered.and_then(|at| self.notes.get(at..)).unwrap_or_default();
-        let told = since.iter().map(String::as_str).chain([outcome.printed.as_str()]);
-        let text = if outcome.code == 0 {
-            told.collect::<Vec<_>>().join("\n")
+        let printed = Some(outcome.printed.as_str()).filter(|printed| !printed.is_empty());
+        let told: Vec<_> = if outcome.code == 0 {
+            since.iter().map(String::as_str).chain(printed).collect()
         } else {
-            why_refused(outcome).to_owned()
+            printed.into_iter().chain([why_refused(outcome)]).collect()
         };
-        let text = Zeroizing::new(text);
+        let text = Zeroizing::new(told.join("\n"));
         self.said.clear();
         if is_cancelled || (outcome.code == 0 && text.lines().count() == 1) {
             self.said = text.lines().collect::<Vec<_>>().join(". ");

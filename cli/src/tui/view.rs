@@ -24,6 +24,9 @@ const HIGH: u16 = 20;
 /// How high the details are below the list, in lines.
 const DETAILS: u16 = 9;
 
+/// More lines of keys are not shown: what matters stands first.
+const MOST_KEY_LINES: u16 = 3;
+
 /// How things look.
 #[derive(Clone, Copy)]
 pub(super) struct Look {
@@ -47,17 +50,18 @@ impl Look {
 
 /// `now` is in seconds since 1970; `waited` is for how many seconds a command has run.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model, look: Look, now: u64, waited: u64) {
+    let key_lines = key_lines(model, frame.area().width);
     let [head, body, said, keys] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Min(1),
         Constraint::Length(1),
-        Constraint::Length(1),
+        Constraint::Length(u16::try_from(key_lines.len()).unwrap_or(u16::MAX).clamp(1, MOST_KEY_LINES)),
     ])
     .areas(frame.area());
     frame.render_widget(headline(model, look), head);
     draw_body(frame, body, model, look, now);
     frame.render_widget(last_words(model, waited), said);
-    frame.render_widget(key_line(model, keys.width), keys);
+    frame.render_widget(Paragraph::new(key_lines), keys);
     if is_filtering(model) {
         let x = u16::try_from(Line::raw(filter_line(model)).width()).unwrap_or(u16::MAX);
         frame.set_cursor_position(Position::new(x.min(said.width.saturating_sub(1)), said.y));
@@ -234,16 +238,19 @@ fn filter_line(model: &Model) -> String {
 }
 
 /// As many keys as there is room for.
-fn key_line(model: &Model, width: u16) -> Line<'static> {
+fn key_lines(model: &Model, width: u16) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
     let mut line = Line::default();
     for (key, what) in model.keys() {
         let gap = if line.spans.is_empty() { "" } else { "  " };
         if line.width() + gap.len() + key.len() + 1 + what.len() > usize::from(width) {
-            break;
+            lines.push(std::mem::take(&mut line));
         }
+        let gap = if line.spans.is_empty() { "" } else { "  " };
         line.extend([Span::raw(gap), Span::styled(key, Modifier::BOLD), Span::raw(" "), Span::raw(what)]);
     }
-    line
+    lines.push(line);
+    lines
 }
 
 fn lines(text: &str, width: u16) -> Paragraph<'static> {

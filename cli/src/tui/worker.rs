@@ -179,7 +179,9 @@ impl Console for Desk {
     }
 
     fn print(&mut self, text: &str) -> Result<()> {
-        self.outcome.printed = Zeroizing::new(text.to_owned());
+        let before = std::mem::take(&mut self.outcome.printed);
+        let both = if before.is_empty() { text.to_owned() } else { format!("{}\n{text}", *before) };
+        self.outcome.printed = Zeroizing::new(both);
         Ok(())
     }
 
