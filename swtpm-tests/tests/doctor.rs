@@ -97,6 +97,17 @@ fn harden_sets_limits_and_an_authorization_that_alone_resets_the_count() {
     let other = Patient::empty();
     let found = "3 failures allowed, one more every 17 minutes";
     other.is_mended("lockout-limits", "warning", found, &WRITTEN);
+
+    // By whoever has the authorization, where there is one.
+    let owned = Patient::empty();
+    owned.tool("tpm2_changeauth", &["-c", "lockout", "known"]);
+    let mend = owned.line("lockout-limits").mend.unwrap();
+    assert!(mend.ends_with(" doctor harden --yes --lockout-auth-fd 0 <FILE"), "{mend}");
+    let file = owned.passhold.home().join("lockout");
+    fs::write(&file, "known\n").unwrap();
+    let harden = ["doctor", "harden", "--yes", "--lockout-auth-fd=0"];
+    owned.passhold.call(harden).redirect(&format!("0<'{}'", file.display())).run().expect_code(0);
+    owned.is("lockout-limits", "ok", "32 failures allowed, one more every 10 minutes");
 }
 
 #[test]

@@ -60,6 +60,8 @@ pub(super) enum Mend {
     Shell(String),
     /// The TPM's lockout is set as it should be.
     Harden,
+    /// The same, by the authorization that it has.
+    HardenAnew,
     /// `passhold` with each of these.
     Passhold(Vec<String>),
 }
@@ -115,6 +117,10 @@ impl Mend {
                 format!("tpm2_evictcontrol -C o -c 0x81000001 && {}", Self::Srk.command(app))
             }
             Self::Harden => format!("{} doctor harden", Self::on_the_tpm(app)),
+            // sudo closes what the shell has opened.
+            Self::HardenAnew => {
+                format!("{} doctor harden --yes --lockout-auth-fd 0 <FILE", Self::on_the_tpm(app))
+            }
         }
     }
 

@@ -112,7 +112,11 @@ fn limits(survey: &Survey) -> Finding {
     if right {
         line("lockout-limits", Level::Ok, found, why)
     } else {
-        line("lockout-limits", Level::Warning, found, why).mended_by(Mend::Harden)
+        let mend = match survey.lockout_auth {
+            Authorization::Empty => Mend::Harden,
+            Authorization::Set => Mend::HardenAnew,
+        };
+        line("lockout-limits", Level::Warning, found, why).mended_by(mend)
     }
 }
 
