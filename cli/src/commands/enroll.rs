@@ -1,6 +1,6 @@
 use vault_core::{
     Rule, Vault,
-    container::AccountId,
+    container::{Account, AccountId, Deed, Refusal, Subject},
     printable,
     webauthn::{CreateRequest, Origin},
 };
@@ -67,17 +67,38 @@ fn choose(
     request: &CreateRequest,
     beside: Beside,
 ) -> Result<Option<AccountId>> {
-    let vault = app.open(keys)?;
-    let settings = vault.settings()?;
-    let rule = settings.rules.allow(&request.rp_id)?;
+    let mut vault = app.open(keys)?;
+    let id = vault.id();
+    let rules = vault.settings()?.rules;
+    let rule = rules.allow(&request.rp_id).inspect_err(|_| log(&mut vault, Refusal::Rule, request))?;
     if vault.excluded(request)?.is_some() {
+        log(&mut vault, Refusal::Excluded, request);
         return Err(Failure::excluded());
     }
-    let mut known = vault.accounts_of(&request.rp_id)?;
+    let known = vault.accounts_of(&request.rp_id)?;
     drop(vault);
-    if let Some(rule) = rule {
-        ask_by(rule, app, request)?;
-    }
+    rule.map_or(Ok(()), |rule| ask_by(rule, app, request))
+        .and_then(|()| beside_which(app, known, request, beside))
+        .inspect_err(|_| {
+            if let Ok(mut vault) = app.open_again(keys, id) {
+                log(&mut vault, Refusal::Declined, request);
+            }
+        })
+}
+
+/// A log that cannot be written does not hide why something was refused.
+fn log(vault: &mut Vault<'_>, why: Refusal, request: &CreateRequest) {
+    let subject = Subject::new(None, &request.rp_id, &request.user.name);
+    vault.note_refusal(Deed::Enrol, why, Some(subject)).ok();
+}
+
+/// Which of these the new one replaces, as the person says.
+fn beside_which(
+    app: &mut App<'_>,
+    mut known: Vec<(AccountId, Account)>,
+    request: &CreateRequest,
+    beside: Beside,
+) -> Result<Option<AccountId>> {
     known.retain(|(_, account)| account.user_handle == request.user.handle);
     let Some((id, account)) = known.pop() else { return Ok(None) };
     match beside {
