@@ -155,6 +155,32 @@ fn verify_tells_a_changed_log_and_an_old_copy_of_the_whole_vault() {
     verify(PIN).expect_code(0);
 }
 
+/// It changes no passkey, and is not hidden by the file from before it either.
+#[test]
+fn an_export_is_not_hidden_by_an_older_file() {
+    let desk = Desk::new();
+    desk.enroll("alice").run().expect_code(0);
+    let before = fs::read(desk.file()).unwrap();
+    desk.with_pin(&["export"], PIN).run().expect_code(0);
+    assert_eq!(desk.log().last().unwrap(), "export null null");
+    fs::write(desk.file(), before).unwrap();
+    desk.with_pin(&["log", "verify"], PIN).run().expect_code(11);
+}
+
+#[test]
+fn what_is_refused_at_the_terminal_is_logged_with_its_cause() {
+    let desk = Desk::new();
+    desk.enroll("alice").run().expect_code(0);
+    // It is there already, and nobody is there to be asked.
+    desk.enroll("alice").run().expect_code(15);
+    desk.with_pin(&["rules", "add", "never", "example.org"], PIN).run().expect_code(0);
+    desk.enroll("bob").run().expect_code(22);
+    let log = desk.log();
+    let refused: Vec<_> =
+        log.iter().filter(|entry| entry.starts_with("enrol ") && !entry.contains("null 1")).collect();
+    assert_eq!(refused, ["enrol declined null", "enrol rule null"], "{log:?}");
+}
+
 /// What is refused to whoever knows no PIN pushes nothing out of the log.
 #[test]
 fn a_locked_pin_is_logged_once_and_its_wrong_ones_each() {

@@ -108,6 +108,11 @@ impl Store {
         if self.pending.is_empty() { Ok(()) } else { self.write(self.header.clone(), |_| Ok(())) }
     }
 
+    /// The same, and commits the next generation.
+    pub fn commit_log(&mut self) -> Result<(), ContainerError> {
+        self.write(Header { generation: self.header.generation + 1, ..self.header.clone() }, |_| Ok(()))
+    }
+
     /// The vault's random id.
     #[must_use]
     pub fn vault_id(&self) -> &[u8; 16] {

@@ -255,17 +255,14 @@ impl<'v> Unlocked<'v> {
 
     /// What `told` makes of each passkey, those in the bin too, and its last use, oldest first; of a file that the TPM says is
     /// the newest.
-    pub fn inventory<T>(
-        mut self,
-        told: impl Fn(AccountId, Account, LastUse) -> T,
-    ) -> Result<Vec<T>, VaultError> {
-        // As in a deletion: without the vault key a PIN index that somebody replaced would do.
-        self.keys.confirm()?;
-        let all = self.store.each(|id, account, last| Some(told(id, account, last)))?;
-        // Nothing leaves unseen.
+    pub fn inventory<T>(self, told: impl Fn(AccountId, Account, LastUse) -> T) -> Result<Vec<T>, VaultError> {
+        // Nothing leaves unseen, and no older file hides it.
         self.store.note(Deed::Export, None);
-        self.store.write_log()?;
-        Ok(all)
+        self.change(|store| {
+            let all = store.each(|id, account, last| Some(told(id, account, last)))?;
+            store.commit_log()?;
+            Ok(all)
+        })
     }
 
     /// Moves a passkey to the bin, where it cannot be used. `now` is in seconds since 1970: what has been there for
