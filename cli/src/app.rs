@@ -197,7 +197,10 @@ impl<'c> App<'c> {
             let refused = match attempt(self, &mut vault, &pin.material()) {
                 Ok(done) => {
                     let done = done?;
-                    self.expire(&mut vault, &pin.material())?;
+                    if let Err(failure) = self.expire(&mut vault, &pin.material()) {
+                        // What was done is not hidden by it.
+                        self.note(failure);
+                    }
                     return Ok(done);
                 }
                 Err(e) => e,
@@ -243,6 +246,11 @@ impl<'c> App<'c> {
             table.set_width(width);
         }
         table
+    }
+
+    /// Says that it is done, where the result was printed before.
+    pub(crate) fn end(&mut self, text: &str) -> Result<()> {
+        if self.json { Ok(()) } else { self.console.print(text) }
     }
 
     /// Prints a command's result: JSON alone, or text.

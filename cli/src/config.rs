@@ -1,4 +1,4 @@
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, num::NonZeroU32, path::PathBuf};
 
 use etcetera::BaseStrategy;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ pub struct Config {
     pub(crate) vault: Option<PathBuf>,
     pub(crate) min_pin_length: Option<usize>,
     pub(crate) pin_history: Option<usize>,
-    pub(crate) pin_max_age_days: Option<u32>,
+    pub(crate) pin_max_age_days: Option<NonZeroU32>,
 }
 
 impl Config {

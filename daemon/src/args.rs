@@ -1,6 +1,7 @@
 #![allow(clippy::doc_markdown, reason = "these comments are the help texts")]
 
 use std::{
+    num::NonZeroU32,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -55,7 +56,7 @@ pub(crate) struct Args {
 
     /// After how many days a PIN must be changed
     #[arg(long, value_name = "DAYS")]
-    pub(crate) pin_max_age_days: Option<u32>,
+    pub(crate) pin_max_age_days: Option<NonZeroU32>,
 }
 
 #[derive(Clone, Debug)]

@@ -41,7 +41,7 @@ fn exit_0_setup_makes_a_private_vault_and_says_where() {
     let vault = desk.passhold.vault();
     let code = recovery_code(&run.stdout);
     let expected = format!(
-        "Made a vault in {}.\nRecovery code: {code}\nWrite it down and keep it away from this machine; it is not shown again. Whoever has it and this machine can set a new PIN.\n",
+        "Recovery code: {code}\nWrite it down and keep it away from this machine; it is not shown again. Whoever has it and this machine can set a new PIN. It holds once this command says so.\nMade a vault in {}. The recovery code holds.\n",
         vault.display()
     );
     assert_eq!(run.stdout, expected);
@@ -279,6 +279,7 @@ fn exit_2_usage_where_the_config_file_cannot_be_understood() {
         "min-pin-length = 3",
         "min-pin-length = 64",
         "pin-history = 11",
+        "pin-max-age-days = 0",
     ] {
         desk.config(text);
         let run = desk.passhold.bare(["list", "--json"]).run().expect_code(2);

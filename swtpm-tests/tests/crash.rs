@@ -48,7 +48,7 @@ struct Tally {
 impl Tally {
     /// Old or new, and new if it was said to be.
     fn count(&mut self, bench: &mut Bench, found: &Option<bench::State>, said: &[u8], point: &str) {
-        let operation = bench.operation;
+        let (operation, said) = (bench.operation, bench::acknowledged(said));
         let (before, after) = (operation.before(), operation.after());
         self.kills += 1;
         let redone = std::mem::take(&mut bench.redone);
@@ -57,11 +57,7 @@ impl Tally {
             self.new += 1;
         } else {
             assert_eq!(*found, before, "{operation:?} killed at {point}: neither old nor new");
-            assert_eq!(
-                String::from_utf8_lossy(said),
-                "",
-                "{operation:?} killed at {point}: said done, and was not"
-            );
+            assert_eq!(said, "", "{operation:?} killed at {point}: said done, and was not");
             self.old += 1;
         }
         self.healed += std::mem::take(&mut bench.healed);

@@ -68,7 +68,7 @@ fn a_history_is_no_help_to_whoever_guesses() {
 
 #[test]
 fn a_pin_that_ages_is_told_from_one_that_nobody_dated() {
-    let policy = PinPolicy::default().with_max_age_days(Some(90));
+    let policy = PinPolicy::default().with_max_age_days(90.try_into().ok());
     let made = 1_000_000;
     assert!(!policy.is_expired(Some(made), made + 90 * DAY - 1));
     assert!(policy.is_expired(Some(made), made + 90 * DAY));
@@ -162,6 +162,29 @@ fn the_config_file_asks_for_a_history() {
     );
     fs::write(desk.passhold.home().join(".config/passhold/config.toml"), "").unwrap();
     desk.change("161803x", PIN).run().expect_code(0);
+}
+
+/// Which PINs were used before shows with a PIN alone, and whoever resets it has none: it is set, and good for one thing.
+#[test]
+fn a_pin_of_the_last_ones_is_no_way_round_the_history() {
+    let desk = Desk::new("pin-history = 5");
+    let renewed = desk.passhold.call(["recovery", "renew", "--json"]).pin(PIN).run().expect_code(0).json();
+    desk.enroll().run().expect_code(0);
+    desk.change(PIN, "161803x").run().expect_code(0);
+    let reset = |code: &serde_json::Value, new: &str| {
+        let typed = format!("{}\n{new}", code["recoveryCode"].as_str().unwrap());
+        desk.passhold.call(["pin", "reset", "--json"]).pin(&typed).run().expect_code(0)
+    };
+    let again = reset(&renewed, PIN);
+    assert!(again.stderr.contains("this PIN is one of your last"), "{}", again.stderr);
+    desk.sign(PIN).run().expect_code(16);
+    desk.change(PIN, "161803x").run().expect_code(16);
+    desk.change(PIN, "271828x").run().expect_code(0);
+    desk.sign("271828x").run().expect_code(0);
+    let fresh = reset(&again.json(), "141421x");
+    assert!(!fresh.stderr.contains("last"), "{}", fresh.stderr);
+    desk.sign("141421x").run().expect_code(0);
+    desk.change("141421x", "271828x").run().expect_code(16);
 }
 
 /// CTAP2_ERR_PIN_POLICY_VIOLATION.

@@ -458,7 +458,7 @@ fn a_life_at_the_prompts() {
     hidden(&tmux, "New PIN:", NEW_PIN);
     hidden(&tmux, "Once more:", NEW_PIN);
     let screen = tmux.wait_for("exit 0");
-    assert!(screen.contains("The new PIN is set; all passkeys stay."), "{screen}");
+    assert!(screen.contains("The new PIN is set; all passkeys stay. The new"), "{screen}");
     assert!(!screen.contains(NEW_PIN) && !screen.contains(&code), "{screen}");
 
     let tmux = passhold.call(["delete", "1"]).in_tmux(USUAL);

@@ -1,7 +1,7 @@
 use serde_json::json;
 use vault_core::RecoveryCode;
 
-use super::setup::{choose_pin, shown};
+use super::setup::{choose_pin, show_code};
 use crate::{
     app::{App, now, rng},
     failure::Result,
@@ -19,9 +19,11 @@ pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
     };
     let new = choose_pin(app, policy, "New PIN: ")?;
     let next = RecoveryCode::random(&mut rng());
-    app.open_again(&mut keys, id)?.reset_pin(&code, &new.material(), &next, now(), &mut rng())?;
-    let next = next.to_text();
-    app.print(&json!({"reset": "pin", "recoveryCode": *next}), || {
-        format!("The new PIN is set; all passkeys stay.\n{}", shown(&next))
-    })
+    let text = next.to_text();
+    show_code(app, &json!({"reset": "pin", "recoveryCode": *text}), &text)?;
+    let mut vault = app.open_again(&mut keys, id)?;
+    if vault.reset_pin_by(policy, &code, &new.material(), &next, now(), &mut rng())? {
+        app.note("this PIN is one of your last: change it with \"passhold pin change\" before it is needed");
+    }
+    app.end("The new PIN is set; all passkeys stay. The new recovery code holds.")
 }

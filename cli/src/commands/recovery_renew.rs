@@ -1,7 +1,7 @@
 use serde_json::json;
 use vault_core::RecoveryCode;
 
-use super::setup::shown;
+use super::setup::show_code;
 use crate::{
     app::{App, now, rng},
     failure::Result,
@@ -9,17 +9,18 @@ use crate::{
 
 pub(crate) fn run(app: &mut App<'_>) -> Result<()> {
     let mut keys = app.keys()?;
-    let code = app.with_pin(
+    app.with_pin(
         &mut keys,
         |app, _| {
             app.note("make a new recovery code; the old one will open nothing any more");
             Ok(())
         },
-        |_, unlocked, _, ()| {
+        |app, unlocked, _, ()| {
             let code = RecoveryCode::random(&mut rng());
-            unlocked.renew_recovery_code(&code, now(), &mut rng())?;
-            Ok(code.to_text())
+            let text = code.to_text();
+            show_code(app, &json!({"recoveryCode": *text}), &text)?;
+            Ok(unlocked.renew_recovery_code(&code, now(), &mut rng())?)
         },
     )?;
-    app.print(&json!({"recoveryCode": *code}), || shown(&code))
+    app.end("The new recovery code holds, and the old one opens nothing any more.")
 }

@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 use vault_core::{
     RecoveryCode,
     container::{Container, ContainerError, State},
@@ -35,28 +35,37 @@ pub(crate) fn run(app: &mut App<'_>, with_recovery_code: bool) -> Result<()> {
             "without a recovery code, a forgotten PIN costs every passkey; \"passhold recovery renew\" makes one",
         );
     }
+    let code = code.map(|code| (code.to_text(), code));
+    let (text, code) = code.as_ref().map(|(text, code)| (text, code)).unzip();
+    let result = json!({"vault": app.dir, "recoveryCode": text.map(|text| text.as_str())});
+    if let Some(text) = text {
+        show_code(app, &result, text)?;
+    }
     let mut vault = app.open(&mut keys)?;
     let begun = vault
         .unlock(&material)
         .map_err(Failure::from)
-        .and_then(|unlocked| Ok(unlocked.begin(code.as_ref(), now(), &mut rng())?));
+        .and_then(|unlocked| Ok(unlocked.begin(code, now(), &mut rng())?));
     drop(vault);
     begun.map_err(|failure| {
         failure.next("The vault is made. Make a recovery code with \"passhold recovery renew\".")
     })?;
-    let code = code.map(|code| code.to_text());
-    let (dir, code) = (app.dir.clone(), code.as_ref().map(|code| code.as_str()));
-    app.print(&json!({"vault": dir, "recoveryCode": code}), || {
-        let made = format!("Made a vault in {}.", dir.display());
-        code.map_or_else(|| made.clone(), |code| format!("{made}\n{}", shown(code)))
-    })
+    let made = format!("Made a vault in {}.", app.dir.display());
+    if text.is_some() {
+        app.end(&format!("{made} The recovery code holds."))
+    } else {
+        app.print(&result, || made)
+    }
 }
 
-/// A recovery code, once.
-pub(super) fn shown(code: &str) -> String {
-    format!(
-        "Recovery code: {code}\nWrite it down and keep it away from this machine; it is not shown again. Whoever has it and this machine can set a new PIN."
-    )
+/// Shows a recovery code, once and before it holds: whatever ends this program afterwards, nobody is left with one that he never
+/// saw. In JSON that is the result, and how the program ends says whether it counts.
+pub(super) fn show_code(app: &mut App<'_>, result: &Value, code: &str) -> Result<()> {
+    app.print(result, || {
+        format!(
+            "Recovery code: {code}\nWrite it down and keep it away from this machine; it is not shown again. Whoever has it and this machine can set a new PIN. It holds once this command says so."
+        )
+    })
 }
 
 /// A new PIN, typed twice on a terminal, until the policy accepts one.

@@ -138,6 +138,13 @@ impl Operation {
     }
 }
 
+/// What of it says that the operation is done: a recovery code is shown before it holds.
+pub(crate) fn acknowledged(stdout: &[u8]) -> String {
+    let lines = String::from_utf8_lossy(stdout);
+    let is_code = |line: &&str| line.starts_with("Recovery code: ") || line.starts_with("Write it down ");
+    lines.lines().filter(|line| !is_code(line)).collect()
+}
+
 /// How the TPM ends between an operation and the look at what is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {

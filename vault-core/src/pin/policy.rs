@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use super::{MAX_BYTES, Pin};
 
@@ -74,8 +74,8 @@ impl PinPolicy {
 
     /// The same, and a PIN must be changed after so many days, if any.
     #[must_use]
-    pub fn with_max_age_days(self, days: Option<u32>) -> Self {
-        let max_age = days.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
+    pub fn with_max_age_days(self, days: Option<NonZeroU32>) -> Self {
+        let max_age = days.map(|days| Duration::from_secs(u64::from(days.get()) * 24 * 60 * 60));
         Self { max_age, ..self }
     }
 

@@ -7,7 +7,7 @@ use super::{CeremonyError, Unlocked, Vault, VaultError};
 use crate::{
     RecoveryCode,
     container::{ContainerError, Deed, PinHistory, Settings},
-    keystore::Then,
+    keystore::{KeyStoreError, Then},
     pin::{PinMaterial, PinPolicy, PinSecrets},
     secret_from,
 };
@@ -64,7 +64,11 @@ impl Unlocked<'_> {
         if before.pin_change_due && secrets == self.proven {
             return Err(CeremonyError::PinChangeDue);
         }
-        let pin_history = self.remember(policy, &before, &secrets)?;
+        let last = [(self.proven.clone(), false), (secrets.clone(), true)];
+        let (pin_history, was_used) = self.remember(policy, &before, &last)?;
+        if was_used {
+            return Err(CeremonyError::PinUsedBefore);
+        }
         // Before it is in force: whoever has it changed and ends the program cannot keep that out of the log. A full disk may.
         self.store.note(Deed::ChangePin, None);
         self.store.write_log().ok();
@@ -84,33 +88,34 @@ impl Unlocked<'_> {
         Ok(self.keys.commit_generation(self.store.generation(), Then::End)?)
     }
 
-    /// The last PINs with the new one, which must be none of them. The device tags them under a key that takes the PIN: what
-    /// is kept helps nobody who guesses at one.
-    fn remember(
+    /// The last PINs with these, and whether a new one of these is one of the last. The device tags them under a key that takes
+    /// the PIN: what is kept helps nobody who guesses at one.
+    pub(super) fn remember(
         &mut self,
         policy: PinPolicy,
         settings: &Settings,
-        new: &PinSecrets,
-    ) -> Result<Option<PinHistory>, CeremonyError> {
+        pins: &[(PinSecrets, bool)],
+    ) -> Result<(Option<PinHistory>, bool), KeyStoreError> {
         if policy.history() == 0 {
-            return Ok(settings.pin_history.clone());
+            return Ok((settings.pin_history.clone(), false));
         }
+        let mut was_used = false;
         let mut history = match settings.pin_history.clone() {
             Some(history) => history,
             None => PinHistory { key: self.keys.create_prf(None)?, tags: Vec::new() },
         };
-        let salts =
-            [&self.proven, new].map(|pin| secret_from(|out| out.copy_from_slice(pin.auth.expose_secret())));
-        for (tag, is_new) in self.keys.prf(None, &history.key, &salts)?.iter().zip([false, true]) {
+        let salt = |pin: &PinSecrets| secret_from(|out| out.copy_from_slice(pin.auth.expose_secret()));
+        let salts: Vec<_> = pins.iter().map(|(pin, _)| salt(pin)).collect();
+        for (tag, &(_, is_new)) in self.keys.prf(None, &history.key, &salts)?.iter().zip(pins) {
             let tag = ByteArray::new(*tag.expose_secret());
-            match history.tags.contains(&tag) {
-                true if is_new => return Err(CeremonyError::PinUsedBefore),
-                true => {}
-                false => history.tags.push(tag),
+            if history.tags.contains(&tag) {
+                was_used |= is_new;
+            } else {
+                history.tags.push(tag);
             }
         }
         let too_many = history.tags.len().saturating_sub(policy.history());
         history.tags.drain(..too_many);
-        Ok(Some(history))
+        Ok((Some(history), was_used))
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     RecoveryCode, RecoverySecrets,
     container::{CodeMark, Deed, Refusal, Settings, State, Store},
     keystore::{KeyStoreError, UnlockedKeys},
-    pin::PinMaterial,
+    pin::{PinMaterial, PinPolicy},
 };
 
 impl Vault<'_> {
@@ -32,8 +32,7 @@ impl Vault<'_> {
         }
     }
 
-    /// Sets a new PIN by the recovery code, which is spent by it: `next` is in force afterwards. No passkey is touched. Cut
-    /// short anywhere, it can be done again with the same code.
+    /// [`Vault::reset_pin_by`] a policy that remembers no PIN.
     pub fn reset_pin(
         &mut self,
         code: &RecoveryCode,
@@ -42,6 +41,21 @@ impl Vault<'_> {
         now: u64,
         rng: &mut dyn rand_core::CryptoRng,
     ) -> Result<(), RecoveryError> {
+        self.reset_pin_by(PinPolicy::default(), code, new, next, now, rng).map(drop)
+    }
+
+    /// Sets a new PIN by the recovery code, which is spent by it: `next` is in force afterwards. No passkey is touched. Cut
+    /// short anywhere, it can be done again with the same code. True if `policy` remembers the new PIN, which shows only once it
+    /// is set: it must be changed before anything is signed.
+    pub fn reset_pin_by(
+        &mut self,
+        policy: PinPolicy,
+        code: &RecoveryCode,
+        new: &PinMaterial,
+        next: &RecoveryCode,
+        now: u64,
+        rng: &mut dyn rand_core::CryptoRng,
+    ) -> Result<bool, RecoveryError> {
         let code = self.check_recovery_code(code)?;
         let new = self.secrets(new);
         // Until it is done, a PIN that is accepted may not open anything. That must not look like an attack.
@@ -49,18 +63,25 @@ impl Vault<'_> {
         self.store.set_state(State::Resetting)?;
         let anchor = self.store.anchor().clone();
         let mut keys = self.keys.reset_pin(&anchor, &code, &new).map_err(RecoveryError::CutShort)?;
-        self.store.set_state(State::Active)?;
+        self.store.set_state(State::Active).map_err(|e| RecoveryError::Reset(e.into()))?;
         remember_wrong_pins(&mut self.store, |_| 0);
         check_generation(&self.store, keys.as_mut()).map_err(RecoveryError::Reset)?;
-        let settings = self.store.settings()?;
+        let settings = self.store.settings().map_err(|e| RecoveryError::Reset(e.into()))?;
+        let mut unlocked = Unlocked::new(&mut self.store, keys, &new);
+        let remembered = unlocked.remember(policy, &settings, &[(new.clone(), true)]);
+        let (pin_history, was_used) =
+            remembered.map_err(|e| RecoveryError::Reset(UnlockError::KeyStore(e)))?;
         // Whoever reset the PIN may not be who got the token, and nobody knows how long the new PIN is.
         let pin_set = settings.pin_set.map(|_| now);
-        let settings = Settings { persistent_token: None, pin_change_due: false, pin_set, ..settings };
-        let unlocked = Unlocked::new(&mut self.store, keys, &new);
-        unlocked.renew_code(settings, next, now, rng).map_err(|e| match e {
-            VaultError::Container(e) => RecoveryError::Container(e),
-            VaultError::KeyStore(e) => RecoveryError::Reset(UnlockError::KeyStore(e)),
-        })
+        let settings =
+            Settings { persistent_token: None, pin_change_due: was_used, pin_set, pin_history, ..settings };
+        unlocked.renew_code(settings, next, now, rng).map_err(|e| {
+            RecoveryError::Reset(match e {
+                VaultError::Container(e) => e.into(),
+                VaultError::KeyStore(e) => UnlockError::KeyStore(e),
+            })
+        })?;
+        Ok(was_used)
     }
 }
 
