@@ -271,6 +271,11 @@ mkdir -p $device && printf 'HID_PHYS=passholdd\nHID_UNIQ=31001\n' > $device/ueve
     ] {
         assert_eq!((found[id].level.as_str(), found[id].found.as_str()), ("ok", expected));
     }
+    // Which key it was the vault's file says, and that passholdd alone can read.
+    ward.patient.tool("tpm2_evictcontrol", &["-C", "o", "-c", "0x81000001"]);
+    assert_eq!(look()["srk"].mend.as_deref(), Some("passhold list"));
+    ward.under(ward.patient.passhold.bare(["list"]), AS_USER).run().expect_code(0);
+    assert_eq!(look()["srk"].level, "ok");
     let harden = ward.under(ward.patient.passhold.bare(["doctor", "harden"]), AS_USER).run().expect_code(2);
     assert!(
         harden.stderr.contains("passholdd lets nobody change what all users of the TPM share"),

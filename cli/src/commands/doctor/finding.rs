@@ -58,6 +58,8 @@ pub(super) enum Mend {
     Evict,
     /// May cost something: left to the person.
     Shell(String),
+    /// tpm2-tools, with these words.
+    Tool(Vec<String>),
     /// The TPM's lockout is set as it should be.
     Harden,
     /// The same, by the authorization that it has.
@@ -112,9 +114,18 @@ impl Mend {
                 format!("{} doctor --fix", app.invocation)
             }
             Self::UdevRule => "sudo passhold --direct doctor --fix".to_owned(),
-            Self::Srk => format!("{} doctor --fix", Self::on_the_tpm(app)),
+            // passholdd puts it back whenever it opens a vault, whose file alone says which one it was.
+            Self::Srk if app.daemon.is_some() => format!("{} list", app.invocation),
+            Self::Srk => format!("{} doctor --fix", app.invocation),
             Self::Evict => {
-                format!("tpm2_evictcontrol -C o -c 0x81000001 && {}", Self::Srk.command(app))
+                let evict = Self::tool(&["evictcontrol -C o -c 0x81000001"]);
+                format!("{} && {}", evict.command(app), Self::Srk.command(app))
+            }
+            Self::Tool(commands) => {
+                // Where passholdd has the TPM, people do not.
+                let is_root = app.daemon.is_none() || rustix::process::geteuid().is_root();
+                let sudo = if is_root { "" } else { "sudo " };
+                commands.iter().map(|c| format!("{sudo}tpm2_{c}")).collect::<Vec<_>>().join(" && ")
             }
             Self::Harden => format!("{} doctor harden", Self::on_the_tpm(app)),
             // sudo closes what the shell has opened.
@@ -122,6 +133,10 @@ impl Mend {
                 format!("{} doctor harden --yes --lockout-auth-fd 0 <FILE", Self::on_the_tpm(app))
             }
         }
+    }
+
+    pub(super) fn tool(commands: &[&str]) -> Self {
+        Self::Tool(commands.iter().map(|&command| command.to_owned()).collect())
     }
 
     pub(super) fn passhold(commands: &[&str]) -> Self {

@@ -38,7 +38,12 @@ pub(super) fn run(app: &mut App<'_>, findings: &[Finding], args: &DoctorArgs) ->
         let may = match mend {
             Mend::Safe(_) | Mend::Srk => true,
             Mend::Root(_) | Mend::UdevRule => root,
-            Mend::Shell(_) | Mend::Evict | Mend::Harden | Mend::HardenAnew | Mend::Passhold(_) => continue,
+            Mend::Shell(_)
+            | Mend::Tool(_)
+            | Mend::Evict
+            | Mend::Harden
+            | Mend::HardenAnew
+            | Mend::Passhold(_) => continue,
         };
         let command = mend.command(app);
         if !(may && finding.ours) {

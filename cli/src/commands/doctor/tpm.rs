@@ -99,7 +99,7 @@ fn lockout(survey: &Survey) -> Finding {
     match (level, survey.lockout_auth) {
         // With an authorization it takes its owner, and time alone heals it too.
         (Level::Ok, _) | (_, Authorization::Set) => finding,
-        _ => finding.mended_by(Mend::Shell("tpm2_dictionarylockout --clear-lockout".to_owned())),
+        _ => finding.mended_by(Mend::tool(&["dictionarylockout --clear-lockout"])),
     }
 }
 
@@ -125,9 +125,8 @@ fn room(survey: &Survey) -> Finding {
     if survey.has_room {
         return line("tpm-room", Level::Ok, "room for keys and sessions", why);
     }
-    line("tpm-room", Level::Problem, "no room: other programs left keys or sessions loaded", why).mended_by(
-        Mend::Shell("tpm2_flushcontext -t && tpm2_flushcontext -l && tpm2_flushcontext -s".to_owned()),
-    )
+    line("tpm-room", Level::Problem, "no room: other programs left keys or sessions loaded", why)
+        .mended_by(Mend::tool(&["flushcontext -t", "flushcontext -l", "flushcontext -s"]))
 }
 
 fn nv_space(survey: &Survey) -> Finding {
