@@ -54,6 +54,15 @@ says "of which there is one, by its user's ID" "YWxpY2U="
 claim "it deletes one" typing "$pin\n" fido2-token -D -i "$(cat id)" "$device"
 refused "which then signs no more" FIDO_ERR_NO_CREDENTIALS typing "$pin\n" fido2-assert -G -v -i assert.in -o assert.out "$device"
 
+printf '%s\nexample.org\nbob\nYm9i\n' "$hash" >secret.in
+claim "fido2-cred makes one with hmac-secret" typing "$pin\n" fido2-cred -M -h -v -i secret.in -o secret.out "$device"
+fido2-cred -V -h -v -i secret.out -o secret.pub
+{ echo "$hash"; echo example.org; head -1 secret.pub; echo salt | openssl sha256 -binary | base64; } >salt.in
+claim "fido2-assert gets its secret for a salt" typing "$pin\n" fido2-assert -G -h -v -i salt.in -o salt.1 "$device"
+claim "and gets it again" typing "$pin\n" fido2-assert -G -h -v -i salt.in -o salt.2 "$device"
+secret=$(tail -1 salt.1)
+claim "which is the same" [ "${#secret} $secret" = "44 $(tail -1 salt.2)" ]
+
 cat >askpass <<A
 #!/bin/sh
 echo $pin

@@ -93,7 +93,7 @@ fn target() -> PathBuf {
 
 #[test]
 fn libfido2s_tools_and_openssh_use_the_device_of_a_real_kernel() {
-    guest("device.sh", 27);
+    guest("device.sh", 31);
 }
 
 #[test]
