@@ -45,8 +45,8 @@ impl Config {
     }
 }
 
-/// `$XDG_DATA_HOME/passhold`
-pub(crate) fn default_vault() -> Result<PathBuf> {
+/// Where a person's vault lies: `$XDG_DATA_HOME/passhold`
+pub fn default_vault() -> Result<PathBuf> {
     Ok(folders()?.data_dir().join("passhold"))
 }
 

@@ -19,7 +19,7 @@ mod terminal;
 pub use app::{App, now, patiently};
 pub use args::{Args, Command, DoctorArgs, Global, Pin, Recovery};
 pub use commands::{Level, Standing, has, run};
-pub use config::Config;
+pub use config::{Config, default_vault};
 pub use console::{Console, Local};
 pub use export::Entry;
 pub use failure::{Exit, Failure, Result};

@@ -13,12 +13,16 @@ use rustix::process::Uid;
 #[derive(Debug, Parser)]
 #[command(name = "passholdd", version)]
 pub(crate) struct Args {
-    /// The vault's folder
-    #[arg(long, value_name = "DIR", required_unless_present = "system")]
+    /// Serve this user alone, whom it asks itself
+    #[arg(long, required_unless_present_any = ["vault", "system"])]
+    pub(crate) user: bool,
+
+    /// The user's vault's folder [default: passhold's own]
+    #[arg(long, value_name = "DIR")]
     pub(crate) vault: Option<PathBuf>,
 
     /// Serve every user of this machine: a vault and a device for each, and --socket for all
-    #[arg(long, conflicts_with_all = ["vault", "prompt", "pin_fd"])]
+    #[arg(long, conflicts_with_all = ["user", "vault", "prompt", "pin_fd"])]
     pub(crate) system: bool,
 
     /// Where --system keeps the vaults, a folder for each user

@@ -12,6 +12,8 @@ pub(crate) enum Failure {
     PinHistory,
     #[error("--min-pin-length is not between 4 and 63")]
     MinPinLength,
+    #[error("this user has no home folder; name the vault's with --vault, or set HOME")]
+    Home,
     #[error("core dumps cannot be turned off")]
     Exposed(#[source] io::Error),
     #[error("the TPM's address cannot be understood; for a software TPM of this vault's own: --tpm swtpm")]

@@ -71,7 +71,7 @@ fn run() -> Result<()> {
         sandbox.restrict_calls()?;
         return service.run(&listener);
     }
-    let dir = args.vault.clone().unwrap_or_default();
+    let dir = args.vault.clone().map_or_else(|| passhold::default_vault().map_err(|_| Failure::Home), Ok)?;
     let vaults = vaults::DirVault::open(dir.clone(), &args.tpm)?;
     let address = vaults.tpm_address().to_string();
     let prompt = prompt::Prompt::new(&args, &vaults)?;

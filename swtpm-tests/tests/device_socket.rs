@@ -1,7 +1,14 @@
 //! The path of `--hid seqpacket:PATH`: what passholdd does about whatever is there.
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use ctap::Status;
 use swtpm_tests::{Device, HidClient, PIN, Program, Scene};
@@ -13,6 +20,36 @@ fn refused(scene: &Scene, path: &Path) -> String {
     let ended = daemon.args(["--hid", &format!("seqpacket:{}", path.display())]).output().unwrap();
     assert!(!ended.status.success());
     String::from_utf8(ended.stderr).unwrap()
+}
+
+#[test]
+fn without_a_folder_it_serves_the_vault_that_the_terminal_uses() {
+    let (scene, home) = (Scene::with_vault(), tempfile::tempdir().unwrap());
+    fs::create_dir_all(home.path().join(".local/share")).unwrap();
+    fs::rename(scene.dir(), home.path().join(".local/share/passhold")).unwrap();
+    let hid = home.path().join("hid");
+    let daemon = || {
+        let mut daemon = Command::new(Program::Passholdd.path());
+        daemon.args(["--user", "--prompt", "auto", "--tpm", &scene.tpm.tcti()]).env_clear();
+        daemon.arg("--hid").arg(format!("seqpacket:{}", hid.display())).stderr(Stdio::piped());
+        daemon
+    };
+    let mut running = daemon().env("HOME", home.path()).spawn().unwrap();
+    while !HidClient::answers(&hid) {
+        assert!(running.try_wait().unwrap().is_none());
+        thread::sleep(Duration::from_millis(10));
+    }
+    // getPINRetries: there is a PIN, and it is the TPM's.
+    let retries = [0x06, 0xa2, 0x01, 0x02, 0x02, 0x01];
+    assert_eq!(HidClient::connect(&hid).call(0x10, &retries).1[..4], [0, 0xa2, 0x03, 8]);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    fs::create_dir_all(scene.dir()).unwrap();
+    if rustix::process::getuid().is_root() {
+        let ended = daemon().uid(31_007).spawn().unwrap().wait_with_output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert!(said.contains("this user has no home folder; name the vault's with --vault"), "{said}");
+    }
 }
 
 #[test]
