@@ -58,12 +58,11 @@ fuzz:
 
 # The numbers of docs/threat-model.md; takes hours.
 torture:
-	@scripts/dependencies build demo test
-	@scripts/dependencies package
+	@scripts/dependencies build demo test lab package
 	swtpm-tests/verifiers/install.sh $(VERIFIERS)
 	$(CARGO) build --release --workspace --bins
 	$(MAKE) deb
-	PASSHOLD_DEB=$(DEB) PASSHOLD_TORTURE=1 PASSHOLD_VERIFIERS=$(CURDIR)/$(VERIFIERS) $(CARGO) test --release --workspace -- --nocapture
+	PASSHOLD_LAB=required PASSHOLD_DEB=$(DEB) PASSHOLD_TORTURE=1 PASSHOLD_VERIFIERS=$(CURDIR)/$(VERIFIERS) $(CARGO) test --release --workspace -- --nocapture
 	$(MAKE) fuzz
 
 bench:
