@@ -12,11 +12,19 @@
     clippy::pedantic
 )]
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{
+    fmt::Write as _,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value, json};
 use snapbox::{Assert, Data};
-use swtpm_tests::{Call, Machine, PIN, Passhold, TestTpm, Tmux, creation_options, request_options};
+use swtpm_tests::{
+    Call, Device, Machine, PIN, Passhold, Program, TestTpm, Tmux, creation_options, request_options,
+};
 use vault_core::RecoveryCode;
 
 const ORIGIN: &str = "https://example.org";
@@ -373,7 +381,61 @@ fn doctor() {
     transcript.wrong_pin();
     transcript.run(&["doctor"], under);
     transcript.run(&["doctor", "--check-pin"], |call| under(call).pin(PIN));
+    fs::set_permissions(transcript.passhold.vault(), Permissions::from_mode(0o755)).unwrap();
+    transcript.run(&["doctor", "--fix"], under);
+    transcript.run(&["doctor", "--fix", "--yes"], under);
+    transcript.run(&["doctor", "harden"], under);
+    transcript.run(&["doctor", "harden", "--yes"], under);
+    transcript.run(&["doctor", "harden", "--yes"], under);
+    for _ in 0..8 {
+        transcript.wrong_pin();
+    }
+    transcript.run(&["doctor"], under);
+    transcript.run(&["doctor", "--tpm", "device:/dev/not-a-tpm"], under);
+    transcript.tool(&["tpm2_clear", "-c", "p"]);
+    transcript.run(&["doctor"], under);
     transcript.holds("doctor");
+}
+
+#[test]
+fn vault() {
+    let mut transcript = Transcript::with_accounts(&["alice"]);
+    transcript.bare(&["vault", "--help"]);
+    transcript.bare(&["vault", "adopt", "--help"]);
+    transcript.run(&["vault", "adopt"], |call| call.pin(PIN));
+    let home = transcript.passhold.home();
+    let (dir, socket) = (home.join("service"), home.join("socket"));
+    let tcti = transcript.tpm.tcti();
+    let device = Device::start_with(&dir, &tcti, PIN, &["--socket", socket.to_str().unwrap()]);
+    let from = transcript.passhold.vault();
+    let adopt = ["--socket", socket.to_str().unwrap(), "vault", "adopt", from.to_str().unwrap()];
+    for pin in [WRONG, PIN, PIN] {
+        let call = transcript.passhold.bare(adopt).pin(pin);
+        transcript.add(&adopt, call);
+    }
+    device.stop();
+    transcript.holds("vault");
+}
+
+#[test]
+fn passholdd() {
+    let mut transcript = Transcript::with_accounts(&["alice"]);
+    let (vault, tcti) = (transcript.passhold.vault(), transcript.tpm.tcti());
+    let vault = vault.to_str().unwrap();
+    let hid = format!("seqpacket:{}", transcript.passhold.home().join("hid").display());
+    transcript.daemon(&["--help"]);
+    transcript.daemon(&["--version"]);
+    transcript.daemon(&[]);
+    transcript.daemon(&["--vault", vault, "--hid", "usb"]);
+    transcript.daemon(&["--vault", vault, "--tpm", "usb"]);
+    transcript.daemon(&["--vault", vault, "--tpm", "device:/dev/not-a-tpm", "--hid", &hid]);
+    transcript.daemon(&["--vault", vault, "--tpm", &tcti, "--hid", "seqpacket:/not/there"]);
+    transcript.daemon(&["--vault", vault, "--tpm", &tcti, "--hid", &hid, "--min-pin-length", "3"]);
+    transcript.daemon(&["--vault", vault, "--tpm", &tcti, "--hid", &hid, "--pin-history", "11"]);
+    transcript.daemon(&["--vault", vault, "--tpm", &tcti, "--hid", &hid, "--pin-max-age-days", "0"]);
+    transcript
+        .daemon(&["--vault", vault, "--tpm", &tcti, "--hid", &hid, "--prompt", "auto", "--pin-fd", "9"]);
+    transcript.holds("passholdd");
 }
 
 #[test]
@@ -493,6 +555,17 @@ impl Transcript {
         self.passhold.call(args).run().expect_code(0);
     }
 
+    fn tool(&self, command: &[&str]) {
+        assert!(self.tpm.tool(command[0], &command[1..]).unwrap().status.success(), "{command:?}");
+    }
+
+    /// `passholdd`, which ends by itself.
+    fn daemon(&mut self, args: &[&str]) {
+        let ended = Command::new(Program::Passholdd.path()).args(args).stdin(Stdio::null()).output().unwrap();
+        let [stdout, stderr] = [ended.stdout, ended.stderr].map(|text| String::from_utf8(text).unwrap());
+        self.write("passholdd", args, &stdout, &stderr, ended.status.code().unwrap(), Vec::new());
+    }
+
     fn wrong_pin(&self) {
         self.passhold.call(["delete", "1"]).pin(WRONG).run().expect_code(5);
     }
@@ -521,15 +594,27 @@ impl Transcript {
     fn add(&mut self, args: &[&str], call: Call) {
         let before = self.credentials();
         let run = call.run();
+        self.write("passhold", args, &run.stdout, &run.stderr, run.code().unwrap(), before);
+    }
+
+    fn write(
+        &mut self,
+        program: &str,
+        args: &[&str],
+        stdout: &str,
+        stderr: &str,
+        code: i32,
+        ids: Vec<String>,
+    ) {
         let quoted = args
             .iter()
             .map(|a| if a.is_empty() || a.contains(' ') { format!("\"{a}\"") } else { (*a).to_owned() });
-        let mut block = format!("$ passhold {}\n{}", quoted.collect::<Vec<_>>().join(" "), run.stdout);
-        for line in run.stderr.lines() {
+        let mut block = format!("$ {program} {}\n{stdout}", quoted.collect::<Vec<_>>().join(" "));
+        for line in stderr.lines() {
             writeln!(block, "2> {line}").unwrap();
         }
-        writeln!(block, "exit {}\n", run.code().unwrap()).unwrap();
-        self.push(block, before);
+        writeln!(block, "exit {code}\n").unwrap();
+        self.push(block, ids);
     }
 
     /// What a person sees once this is on the screen, after the keys that led there.
@@ -552,7 +637,7 @@ impl Transcript {
             block = block.replace(&code, "[CODE]");
             self.codes.push(code);
         }
-        block = block.split_inclusive('\n').map(without_size).collect();
+        block = block.split_inclusive('\n').map(without_size).map(without_secret).collect();
         let block: String = block.split_inclusive('\n').map(without_times).collect();
         self.text.push_str(&block);
     }
@@ -581,6 +666,12 @@ fn without_size(line: &str) -> String {
         }
         None => line.to_owned(),
     }
+}
+
+/// Without a lockout authorization.
+fn without_secret(line: String) -> String {
+    let is_secret = line.len() == 33 && line.trim_end().chars().all(|c| c.is_ascii_hexdigit());
+    if is_secret { "[32 DIGITS]\n".to_owned() } else { line }
 }
 
 /// Without dates, times of creation, and the members of a response, which tests/verifiers.rs checks.
