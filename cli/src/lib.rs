@@ -10,6 +10,7 @@ mod export;
 mod failure;
 pub mod frame;
 pub mod ipc;
+pub mod node;
 pub mod pinentry;
 mod plan;
 mod progress;

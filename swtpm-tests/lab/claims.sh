@@ -25,12 +25,13 @@ as() { # as USER COMMAND... His group has the same number or name, or is nogroup
     [ "$user" != nobody ] || group=nogroup
     setpriv --reuid "$user" --regid "$group" --clear-groups "$@"
 }
-answers_with() { # answers_with PIN FILE: makes a pinentry that types this PIN.
+answers_with() { # answers_with PIN FILE: makes a pinentry that types this PIN, and keeps in FILE.asked what it was told to say.
     cat >"$2" <<END
 #!/bin/sh
 echo "OK Pleased to meet you"
 while read -r line; do
     case \$line in
+    SETDESC*) { printf '%s\n' "\$line" >>"\$0.asked"; } 2>/dev/null; echo OK ;;
     GETPIN) printf 'D %s\nOK\n' $1 ;;
     *) echo OK ;;
     esac

@@ -39,6 +39,7 @@ claim "and so does Bob" passhold $bob setup
 
 mkdir programs
 answers_with $pin programs/pinentry
+install -o $alice -m 600 /dev/null programs/pinentry.asked
 # Who asks her, in her session.
 setpriv --reuid $alice --regid $alice --clear-groups env PATH=$HOME/programs "$programs/passholdd" prompt /run/passhold/socket 2>prompt.log &
 asker=$!
@@ -62,6 +63,7 @@ claim "doctor finds all of it as it should be" sound
 mkdir -m 700 key
 chown $alice key
 claim "ssh-keygen makes a key on it" as $alice env HOME=$HOME/key ssh-keygen -q -t ecdsa-sk -N '' -f $HOME/key/id
+claim "and was told by whom it was asked for" grep -q 'Create a passkey at ssh: .* The device is open in "ssh-sk-helper"' programs/pinentry.asked
 counted() { [ "$(passhold "$1" --json list 2>/dev/null | grep -o '"id"' | wc -l)" = "$2" ]; }
 claim "which her terminal lists" counted $alice 1
 claim "and Bob's does not" counted $bob 0

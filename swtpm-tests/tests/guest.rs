@@ -118,7 +118,7 @@ fn chromium_asks_a_new_user_for_a_pin_in_its_own_window() {
 
 #[test]
 fn the_service_gives_each_user_a_device_and_a_vault_of_his_own() {
-    guest_with(&["--udev"], "service.sh", &[], 15);
+    guest_with(&["--udev"], "service.sh", &[], 16);
 }
 
 #[test]

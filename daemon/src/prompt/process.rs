@@ -2,6 +2,7 @@
 //! to the daemon, and it ends with it.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     io::{self, Write},
     os::unix::{ffi::OsStrExt, net::UnixStream, process::CommandExt},
@@ -9,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use passhold::pinentry::{self, Unanswered};
+use passhold::{
+    node,
+    pinentry::{self, Unanswered},
+};
 use rustix::{
     fd::AsFd,
     process::{Signal, getppid, kill_process},
@@ -18,7 +22,7 @@ use rustix::{
 
 use super::{
     line::Line,
-    notification, screen,
+    notification, screen, texts,
     wire::{self, Answer, Numbered, Question},
 };
 use crate::{
@@ -109,6 +113,7 @@ fn serve_on(mut line: &UnixStream) -> io::Result<()> {
     while let Some(Numbered { number, body }) = wire::read_question(&mut line)? {
         let answer = match body {
             Question::Confirm { text } => {
+                let text = text + &asked_by();
                 notification::show(&text);
                 pinentry::confirm(&text, taken_back).map(|()| Answer::Confirmed)
             }
@@ -117,6 +122,7 @@ fn serve_on(mut line: &UnixStream) -> io::Result<()> {
                 pinentry::choose(&texts, taken_back).map(Answer::Chosen)
             }
             Question::Pin { text, tries_left } => {
+                let text = text + &asked_by();
                 notification::show(&text);
                 let error = tries_left.map(|tries| format!("{tries} tries left"));
                 pinentry::pin(&text, error.as_deref(), "PIN:", taken_back).map(Answer::Pin)
@@ -132,6 +138,16 @@ fn serve_on(mut line: &UnixStream) -> io::Result<()> {
         line.write_all(&wire::encode(&Numbered { number, body })?)?;
     }
     Ok(())
+}
+
+/// Which programs have the person's device open, where there is one that the kernel knows. Any of his programs may call itself
+/// what it likes, so this helps whoever is asked by mistake, and not against one that deceives him.
+fn asked_by() -> String {
+    let nodes = node::of_this_user();
+    let names: BTreeSet<_> =
+        nodes.iter().flat_map(|node| node::holders(node)).map(|(_, name)| name).collect();
+    let names: Vec<_> = names.iter().map(|name| texts::named(name)).collect();
+    if names.is_empty() { String::new() } else { format!(" The device is open in {}.", names.join(", ")) }
 }
 
 /// A prompt that cannot be shown, or dies, is a refusal.

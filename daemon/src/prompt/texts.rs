@@ -64,7 +64,7 @@ pub(super) fn sign_in(account: &Account) -> String {
     format!("Sign in to {} as {}?", account.rp_id, named(account.name()))
 }
 
-fn named(name: &str) -> String {
+pub(super) fn named(name: &str) -> String {
     // In quotes, and not so long that it could say anything beyond a name.
     let name = cut(&printable(name), SHOWN).replace('"', "'");
     if name.is_empty() { "an account without a name".to_owned() } else { format!("\"{name}\"") }

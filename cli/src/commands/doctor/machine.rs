@@ -7,13 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::process::geteuid;
-
 use super::{
     finding::{Finding, Group, Level, Mend, quoted},
     node,
 };
-use crate::{app::App, failure::Failure, ipc};
+use crate::{app::App, failure::Failure, ipc, node::of_this_user};
 
 /// passholdd's own, as packages install it.
 pub(super) const RULE: &str = include_str!("../../../../dist/udev/72-passhold.rules");
@@ -123,14 +121,7 @@ fn udev_rule() -> Finding {
 /// This user's devices, which his browsers open. The service shows one for as long as something can ask him.
 fn hidraw(app: &App<'_>) -> Vec<Finding> {
     let why = "A browser sees the passkeys if its user can open this.";
-    let own = format!("HID_UNIQ={}", geteuid().as_raw());
-    let of_this_user = |node: &fs::DirEntry| {
-        let about = fs::read_to_string(node.path().join("device/uevent")).unwrap_or_default();
-        about.lines().any(|line| line == "HID_PHYS=passholdd") && about.lines().any(|line| line == own)
-    };
-    let nodes = fs::read_dir("/sys/class/hidraw").into_iter().flatten().flatten().filter(of_this_user);
-    let look = |node: fs::DirEntry| {
-        let path = Path::new("/dev").join(node.file_name());
+    let look = |path: PathBuf| {
         let at = path.display();
         match node::open(&path) {
             Ok(()) => line("hidraw", Level::Ok, format!("{at} can be opened"), why),
@@ -139,7 +130,7 @@ fn hidraw(app: &App<'_>) -> Vec<Finding> {
             ),
         }
     };
-    let found: Vec<_> = nodes.map(look).collect();
+    let found: Vec<_> = of_this_user().into_iter().map(look).collect();
     if !found.is_empty() || app.daemon.as_deref() != Some(Path::new(ipc::SYSTEM_SOCKET)) {
         return found;
     }

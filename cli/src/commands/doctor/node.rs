@@ -11,6 +11,7 @@ use rustix::process::geteuid;
 use tpm_backend::{Address, Reach};
 
 use super::finding::{Finding, Group, Level, Mend, quoted};
+use crate::node;
 
 /// The service's.
 pub(super) const GROUP: &str = "passhold";
@@ -82,24 +83,12 @@ fn not_permitted(path: &Path) -> Finding {
 fn held(path: &Path) -> Finding {
     let why = "A node without resource manager takes one program at a time. /dev/tpmrm0 takes many.";
     let found = |who: &str| line(Level::Problem, format!("{} is held by {who}", path.display()), why);
-    match holder(path) {
+    match node::holders(path).next() {
         Some((pid, name)) => {
             found(&format!("process {pid} ({name})")).mended_by(Mend::Shell(format!("kill {pid}")))
         }
         None => found("another process"),
     }
-}
-
-/// Who has it open, as far as this user may see.
-fn holder(path: &Path) -> Option<(u32, String)> {
-    let opens = |pid: u32| {
-        let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-        open.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == path)).then_some(pid)
-    };
-    let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|p| p.file_name().to_str()?.parse().ok());
-    let pid = pids.filter(|pid| *pid != std::process::id()).find_map(opens)?;
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Some((pid, name.trim().to_owned()))
 }
 
 pub(super) fn user() -> String {
