@@ -379,6 +379,8 @@ impl From<UnlockError> for Failure {
             UnlockError::KeyStore(e) => e.into(),
             UnlockError::ResetUnfinished => Self::new(Exit::WrongPin, message)
                 .next("Run \"passhold pin reset\" again, with the same code."),
+            UnlockError::RolledBack { file, tpm } if file > tpm => Self::new(Exit::RolledBack, message)
+                .next("With the PIN, \"passhold restore accept\" has the TPM catch up."),
             _ => Self::new(Exit::RolledBack, message).next(
                 "Put back the newest vault.db. If it is lost, \"passhold restore accept\" lets this copy in.",
             ),
@@ -528,7 +530,7 @@ impl From<PinRefused> for Failure {
 /// With the vault's folder in the next step.
 pub(crate) fn unlock_failure(error: UnlockError, dir: &Path) -> Failure {
     match error {
-        UnlockError::RolledBack { .. } => Failure::from(error).next(format!(
+        UnlockError::RolledBack { file, tpm } if file < tpm => Failure::from(error).next(format!(
             "Put the newest vault.db back into {}. If it is lost, \"passhold restore accept\" lets this copy in.",
             dir.display()
         )),

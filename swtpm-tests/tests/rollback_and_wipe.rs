@@ -21,7 +21,7 @@ use swtpm_tests::{
     proxy::{Fault, FaultKind, Proxy, command_name},
     request_options, rng, scale,
 };
-use tpm_backend::Tpm;
+use tpm_backend::{Tpm, swtpm::Swtpm};
 use vault_core::{
     CeremonyError, OpenError, Restored, UnlockError, Vault, VaultError, Wiped,
     container::{AccountId, Container, ContainerError, LOCK_FILE, State, VAULT_FILE},
@@ -489,6 +489,48 @@ fn an_old_copy_is_let_in_by_the_pin_alone_and_every_other_copy_is_an_old_one_the
     put(dir, &accepted);
     enroll(dir, &mut tpm, "dave").unwrap();
     assert_eq!(signatures(dir, &mut tpm, PIN), 2);
+}
+
+/// As a snapshot of a virtual machine puts its TPM back, and not a disk of its own.
+#[test]
+fn a_tpm_that_was_put_back_is_told_so_and_catches_up_after_the_pin() {
+    let _alone = alone();
+    let (home, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let state = home.path().join("tpm");
+    fs::create_dir(&state).unwrap();
+    let start = || Swtpm::start(&state).unwrap();
+    let swtpm = start();
+    let mut tpm = key_store(&swtpm.tcti());
+    setup(dir.path(), &mut tpm, &pin(PIN), 0, &mut rng()).unwrap();
+    enroll(dir.path(), &mut tpm, "alice").unwrap();
+    drop((tpm, swtpm));
+    let snapshot: Vec<_> = fs::read_dir(&state)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|file| file.is_file())
+        .map(|file| (file.clone(), fs::read(file).unwrap()))
+        .collect();
+    let swtpm = start();
+    let mut tpm = key_store(&swtpm.tcti());
+    for user in ["bob", "carol"] {
+        enroll(dir.path(), &mut tpm, user).unwrap();
+    }
+    drop((tpm, swtpm));
+    for (file, contents) in snapshot {
+        fs::write(file, contents).unwrap();
+    }
+    let swtpm = start();
+    let mut tpm = key_store(&swtpm.tcti());
+    let refused = unlock_error(dir.path(), &mut tpm).unwrap();
+    assert_eq!(
+        refused.to_string(),
+        "the vault's file is newer than what the TPM remembers: it holds change 3, and the TPM remembers change 1"
+    );
+    let mut vault = Vault::open(dir.path(), &mut tpm).unwrap();
+    assert!(matches!(vault.accept_old_copy(&pin("another"), &mut rng()), Err(UnlockError::WrongPin)));
+    assert_eq!(vault.accept_old_copy(&pin(PIN), &mut rng()).unwrap(), Restored::TpmCaughtUp);
+    drop(vault);
+    assert_eq!(signatures(dir.path(), &mut tpm, PIN), 3);
 }
 
 #[test]

@@ -34,12 +34,13 @@ pub(crate) fn run(app: &mut App<'_>, export: Option<&Path>) -> Result<()> {
     )?;
     let lost = match restored {
         Restored::Accepted { lost } => lost,
-        Restored::WasLatest => 0,
+        Restored::WasLatest | Restored::TpmCaughtUp => 0,
     };
     let accounts: Vec<_> = accounts.iter().map(|(id, account)| list::to_json(*id, account)).collect();
     app.print(&json!({"lostChanges": lost, "accounts": accounts}), || match restored {
         Restored::Accepted { lost: 1 } => "This copy is the latest now; 1 later change is lost.".to_owned(),
         Restored::Accepted { lost } => format!("This copy is the latest now; {lost} later changes are lost."),
+        Restored::TpmCaughtUp => "The file is the latest, and the TPM knows that again.".to_owned(),
         Restored::WasLatest => "It was the latest already; nothing was changed.".to_owned(),
     })
 }

@@ -55,8 +55,9 @@ pub enum UnlockError {
     /// A PIN reset was cut short, and this PIN does not open the vault.
     #[error("a PIN reset was cut short")]
     ResetUnfinished,
-    /// The container is not the latest: an old copy was put in its place.
-    #[error("the vault's file is an old copy: it holds change {file}, and the TPM remembers change {tpm}")]
+    /// Container and device are not of one time: an old copy of the container was put in its place; or of what the device
+    /// remembers, as with a virtual machine.
+    #[error("{}", not_of_one_time(*file, *tpm))]
     RolledBack {
         /// The file's generation.
         file: u64,
@@ -69,6 +70,15 @@ pub enum UnlockError {
     /// The TPM.
     #[error(transparent)]
     KeyStore(KeyStoreError),
+}
+
+fn not_of_one_time(file: u64, tpm: u64) -> String {
+    let which = if file < tpm {
+        "the vault's file is an old copy"
+    } else {
+        "the vault's file is newer than what the TPM remembers"
+    };
+    format!("{which}: it holds change {file}, and the TPM remembers change {tpm}")
 }
 
 impl From<KeyStoreError> for UnlockError {

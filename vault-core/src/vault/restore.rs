@@ -18,6 +18,8 @@ pub enum Restored {
     },
     /// It was the latest already.
     WasLatest,
+    /// It was the latest, and what the TPM remembered was older. Now they agree.
+    TpmCaughtUp,
 }
 
 impl Vault<'_> {
@@ -31,11 +33,15 @@ impl Vault<'_> {
         let Self { store, keys } = self;
         let mut keys = prove_pin(store, *keys, &secrets)?;
         let (file, tpm) = (store.generation(), keys.generation());
-        if file >= tpm {
+        if file == tpm {
             return Ok(Restored::WasLatest);
         }
         // A PIN index that somebody replaced would do without this.
         keys.confirm()?;
+        if file > tpm {
+            keys.commit_generation(file, Then::End)?;
+            return Ok(Restored::TpmCaughtUp);
+        }
         // A token that was ended since must not live again.
         let settings = Settings { persistent_token: None, ..store.settings()? };
         // One ahead of the TPM, as after any change: cut short here, the next unlock completes it.
