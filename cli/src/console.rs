@@ -74,7 +74,7 @@ pub trait Console {
         Err(no_files())
     }
 
-    /// Reads an export of this vault and tells which of its passkeys are not among these.
+    /// Reads an export of this vault and tells which of its passkeys are not among these, and which of these not among its.
     fn gone(&mut self, _file: &Path, _vault: &str, _here: &[Entry]) -> Result<()> {
         Err(no_files())
     }

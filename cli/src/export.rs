@@ -48,7 +48,7 @@ pub(crate) struct Origin {
     /// What kind of authenticator its passkeys are in, as a UUID.
     aaguid: String,
     /// When it was made, in seconds since 1970.
-    exported: u64,
+    pub(crate) exported: u64,
 }
 
 /// A passkey, without its key. Whatever is text may come from anybody; times are in seconds since 1970.

@@ -106,16 +106,22 @@ pub(crate) fn plan(file: &Path, here: &[Entry], as_json: bool) -> Result<String>
     Ok(lines.join("\n"))
 }
 
-/// The passkeys of an export of this vault that are neither here nor in its bin, a line each.
+/// What an old copy of a vault does to the passkeys of a later export, a line each: those that are neither here nor in its bin are
+/// gone; those that were deleted before the export and are here come back.
 pub(crate) fn gone(file: &Path, vault: &str, here: &[Entry]) -> Result<Vec<String>> {
     let export = read(file)?;
     if export.origin.vault != vault {
         let other = format!("{} is an export of another vault", file.display());
         return Err(Failure::new(Exit::Usage, other).next("Name one of this vault, or leave --export out."));
     }
-    let here: HashSet<_> = here.iter().map(|entry| &entry.credential_id).collect();
-    let gone = export.accounts.iter().filter(|a| a.binned.is_none() && !here.contains(&a.credential_id));
-    Ok(gone.map(|entry| format!("gone: {}", who(entry))).collect())
+    let known: HashSet<_> = here.iter().map(|entry| &entry.credential_id).collect();
+    let gone = export.accounts.iter().filter(|a| a.binned.is_none() && !known.contains(&a.credential_id));
+    let exported = export.accounts.iter().filter(|a| a.binned.is_none());
+    let exported: HashSet<_> = exported.map(|entry| &entry.credential_id).collect();
+    let was_there = |entry: &&Entry| entry.binned.is_none() && entry.created <= export.origin.exported;
+    let back = here.iter().filter(was_there).filter(|entry| !exported.contains(&entry.credential_id));
+    let gone = gone.map(|entry| format!("gone: {}", who(entry)));
+    Ok(gone.chain(back.map(|entry| format!("comes back: {}", who(entry)))).collect())
 }
 
 fn describe(entry: &Entry, state: State) -> String {

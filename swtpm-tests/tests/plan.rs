@@ -235,6 +235,7 @@ fn an_old_copy_is_let_in_with_what_it_lacks_told_before_the_pin() {
         let db = desk.passhold.vault().join("vault.db");
         let old = fs::read(&db).unwrap();
         desk.with_pin(["undelete", "2"]).run().expect_code(0);
+        desk.with_pin(["delete", "1"]).run().expect_code(0);
         for user in ["carol", "dave\u{1b}[2J"] {
             desk.enroll("example.org", user).run().expect_code(0);
         }
@@ -256,6 +257,9 @@ fn an_old_copy_is_let_in_with_what_it_lacks_told_before_the_pin() {
         let gone: Vec<_> = wrong.stderr.lines().filter(|line| line.contains("gone:")).collect();
         assert_eq!(gone.len(), 1, "{}", wrong.stderr);
         assert!(gone[0].starts_with("passhold: gone: dave\u{fffd}[2J at example.org, made 2"), "{gone:?}");
+        let back: Vec<_> = wrong.stderr.lines().filter(|line| line.contains("comes back:")).collect();
+        assert_eq!(back.len(), 1, "{}", wrong.stderr);
+        assert!(back[0].starts_with("passhold: comes back: alice at example.org, made 2"), "{back:?}");
         let run = desk.with_pin(["restore", "accept", "--export", "e.json"]).run().expect_code(0);
         assert!(run.stderr.contains("\npasshold: gone: dave"), "{}", run.stderr);
         assert_eq!(desk.json(&["list"]).as_array().unwrap().len(), 1);

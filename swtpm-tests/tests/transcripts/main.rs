@@ -227,6 +227,7 @@ fn restore() {
     let old = fs::read(&file).unwrap();
     transcript.enroll("bob");
     transcript.enroll("carol");
+    transcript.passhold.call(["delete", "1"]).pin(PIN).run().expect_code(0);
     transcript.passhold.call(["export", "--output", "e.json"]).pin(PIN).run().expect_code(0);
     fs::write(&file, &old).unwrap();
     transcript.run(&["restore", "accept", "--export", "e.json"], |call| call.pin(WRONG));
