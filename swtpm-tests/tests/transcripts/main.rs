@@ -455,7 +455,7 @@ fn tui() {
     tmux.press(&["Enter"]);
     transcript.see(&tmux, "Enter, the PIN, Enter", "8 PIN tries left");
     tmux.press(&["Enter"]);
-    transcript.see(&tmux, "Enter", "No passkeys yet.");
+    transcript.see(&tmux, "Enter", "q quit");
     transcript.enroll("alice");
     transcript.enroll("bob\u{1b}[31m");
     tmux.press(&["r"]);
