@@ -461,7 +461,8 @@ fn a_tpm_that_is_not_known_to_be_a_program_is_not_used_without_asking() {
     let proxy = Proxy::start(scene.tpm.port()).unwrap();
     for maker in [*b"INTC", *b"IFX\0", *b"????"] {
         proxy.arm(made_by(maker));
-        let mut daemon = Command::new(Program::Passholdd.path());
+        let mut daemon = Command::new("timeout");
+        daemon.arg("20").arg(Program::Passholdd.path());
         daemon.args(["--prompt", "auto", "--tpm", &proxy.tcti(), "--vault"]).arg(scene.dir());
         daemon.arg("--hid").arg(format!("seqpacket:{}", scene.dir().join("hid").display()));
         let ended = daemon.output().unwrap();
