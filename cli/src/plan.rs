@@ -114,12 +114,15 @@ pub(crate) fn gone(file: &Path, vault: &str, here: &[Entry]) -> Result<Vec<Strin
         let other = format!("{} is an export of another vault", file.display());
         return Err(Failure::new(Exit::Usage, other).next("Name one of this vault, or leave --export out."));
     }
-    let known: HashSet<_> = here.iter().map(|entry| &entry.credential_id).collect();
-    let gone = export.accounts.iter().filter(|a| a.binned.is_none() && !known.contains(&a.credential_id));
-    let exported = export.accounts.iter().filter(|a| a.binned.is_none());
-    let exported: HashSet<_> = exported.map(|entry| &entry.credential_id).collect();
-    let was_there = |entry: &&Entry| entry.binned.is_none() && entry.created <= export.origin.exported;
-    let back = here.iter().filter(was_there).filter(|entry| !exported.contains(&entry.credential_id));
+    let exported: Vec<_> = export.accounts.iter().filter(|entry| entry.binned.is_none()).collect();
+    let in_export: HashSet<_> = exported.iter().map(|entry| &entry.credential_id).collect();
+    let in_copy: HashSet<_> = here.iter().map(|entry| &entry.credential_id).collect();
+    let gone = exported.iter().filter(|entry| !in_copy.contains(&entry.credential_id));
+    let was_deleted = |entry: &&Entry| {
+        let was_there = entry.binned.is_none() && entry.created <= export.origin.exported;
+        was_there && !in_export.contains(&entry.credential_id)
+    };
+    let back = here.iter().filter(was_deleted);
     let gone = gone.map(|entry| format!("gone: {}", who(entry)));
     Ok(gone.chain(back.map(|entry| format!("comes back: {}", who(entry)))).collect())
 }

@@ -160,6 +160,20 @@ fn a_prompt_for_a_token_says_all_that_the_token_is_for() {
         let told = desk.told();
         assert!(told.contains(&format!("SETDESC A program wants to {wish}.\n")), "{told}");
     }
+    // It is the only prompt of a sign-in, so it says as whom; the fourth name would hide the question.
+    for (user, as_whom) in [
+        ("alice", r#"as "alice""#),
+        ("bob", r#"as "alice" or "bob""#),
+        ("carol", r#"as "alice" or "bob" or "carol""#),
+        ("dave", "with one of 4 passkeys"),
+    ] {
+        desk.enroll(user);
+        desk.person(&[&format!("echo 'D {PIN}'; echo OK")]);
+        site.call(0x06, &platform.token_using_uv(SIGN, Some("example.org"))).unwrap();
+        let told = desk.told();
+        let question = format!("SETDESC A program wants to sign in at example.org {as_whom}.\n");
+        assert!(told.contains(&question), "{told}");
+    }
 }
 
 #[test]

@@ -35,17 +35,16 @@ pub(crate) fn run(app: &mut App<'_>, with_recovery_code: bool) -> Result<()> {
             "without a recovery code, a forgotten PIN costs every passkey; \"passhold recovery renew\" makes one",
         );
     }
-    let code = code.map(|code| (code.to_text(), code));
-    let (text, code) = code.as_ref().map(|(text, code)| (text, code)).unzip();
-    let result = json!({"vault": app.dir, "recoveryCode": text.map(|text| text.as_str())});
-    if let Some(text) = text {
+    let text = code.as_ref().map(RecoveryCode::to_text);
+    let result = json!({"vault": app.dir, "recoveryCode": text.as_ref().map(|text| text.as_str())});
+    if let Some(text) = &text {
         show_code(app, &result, text)?;
     }
     let mut vault = app.open(&mut keys)?;
     let begun = vault
         .unlock(&material)
         .map_err(Failure::from)
-        .and_then(|unlocked| Ok(unlocked.begin(code, now(), &mut rng())?));
+        .and_then(|unlocked| Ok(unlocked.begin(code.as_ref(), now(), &mut rng())?));
     drop(vault);
     begun.map_err(|failure| {
         failure.next("The vault is made. Make a recovery code with \"passhold recovery renew\".")

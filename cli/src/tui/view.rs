@@ -237,17 +237,19 @@ fn filter_line(model: &Model) -> String {
     format!("filter: {}", printable(model.filter.text()))
 }
 
-/// As many keys as there is room for.
+/// The keys, on as many lines as they take.
 fn key_lines(model: &Model, width: u16) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let mut line = Line::default();
     for (key, what) in model.keys() {
-        let gap = if line.spans.is_empty() { "" } else { "  " };
-        if line.width() + gap.len() + key.len() + 1 + what.len() > usize::from(width) {
-            lines.push(std::mem::take(&mut line));
+        if line.width() > 0 {
+            if line.width() + 2 + key.len() + 1 + what.len() > usize::from(width) {
+                lines.push(std::mem::take(&mut line));
+            } else {
+                line.push_span("  ");
+            }
         }
-        let gap = if line.spans.is_empty() { "" } else { "  " };
-        line.extend([Span::raw(gap), Span::styled(key, Modifier::BOLD), Span::raw(" "), Span::raw(what)]);
+        line.extend([Span::styled(key, Modifier::BOLD), Span::raw(" "), Span::raw(what)]);
     }
     lines.push(line);
     lines

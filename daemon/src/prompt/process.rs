@@ -146,7 +146,7 @@ fn asked_by() -> String {
     let nodes = node::of_this_user();
     let names: BTreeSet<_> =
         nodes.iter().flat_map(|node| node::holders(node)).map(|(_, name)| name).collect();
-    let names: Vec<_> = names.iter().map(|name| texts::named(name)).collect();
+    let names: Vec<_> = names.iter().filter(|name| !name.is_empty()).map(|name| texts::named(name)).collect();
     if names.is_empty() { String::new() } else { format!(" The device is open in {}.", names.join(", ")) }
 }
 

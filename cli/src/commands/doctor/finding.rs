@@ -123,8 +123,8 @@ impl Mend {
             }
             Self::Tool(commands) => {
                 // Where passholdd has the TPM, people do not.
-                let is_root = app.daemon.is_none() || rustix::process::geteuid().is_root();
-                let sudo = if is_root { "" } else { "sudo " };
+                let may = app.daemon.is_none() || rustix::process::geteuid().is_root();
+                let sudo = if may { "" } else { "sudo " };
                 commands.iter().map(|c| format!("{sudo}tpm2_{c}")).collect::<Vec<_>>().join(" && ")
             }
             Self::Harden => format!("{} doctor harden", Self::on_the_tpm(app)),
